@@ -87,7 +87,7 @@ class DatasetMethods(Face):
         return self._run(datasets.publish(self._core, named, override, durable, copies))
 
     @takes_its_kind
-    def list_datasets(self, *, detail: bool = False) -> Any:
+    def list_datasets(self, *, detail: bool = False, durable: bool | str | os.PathLike[str] | None = None) -> Any:
         """The names of all published datasets. In an asynchronous client: await it.
 
         Datasets in the cluster's place for durable datasets are among them.
@@ -96,6 +96,8 @@ class DatasetMethods(Face):
         ----------
         detail : bool
             Whether to say what is known of each, too.
+        durable : bool, str or path, optional
+            The datasets of which place; see `publish_dataset`. True: of the cluster's place alone.
 
         Returns
         -------
@@ -114,10 +116,17 @@ class DatasetMethods(Face):
         >>> client.list_datasets(detail=True)["flights"]["kind"]
         'values'
         """
-        return self._run(datasets.descriptions(self._core) if detail else datasets.names(self._core))
+        operation = datasets.descriptions if detail else datasets.names
+        return self._run(operation(self._core, durable))
 
     @takes_its_kind
-    def get_dataset(self, *names: Any, name: Any = datasets.NO_DEFAULT, default: Any = datasets.NO_DEFAULT) -> Any:
+    def get_dataset(
+        self,
+        *names: Any,
+        name: Any = datasets.NO_DEFAULT,
+        default: Any = datasets.NO_DEFAULT,
+        durable: bool | str | os.PathLike[str] | None = None,
+    ) -> Any:
         """A published dataset: the same collection, on futures of this client. In an asynchronous client: await it.
 
         One that is durable is loaded from the cluster's place if it isn't known to the cluster. That brings no data:
@@ -131,6 +140,9 @@ class DatasetMethods(Face):
             One more, by this keyword.
         default : object, optional
             What to return where there is none of a name.
+        durable : bool, str or path, optional
+            Where to look for it: in this directory or at this URL, where this or another cluster has published it. It
+            is not listed in this cluster by that.
 
         Returns
         -------
@@ -143,7 +155,7 @@ class DatasetMethods(Face):
         UnreadableError
             It can't be unpickled here; says why, and what is missing of what it was made with.
         DurableError
-            The cluster's place can't be read, or what lies there is damaged.
+            The place can't be read, or what lies there is damaged.
 
         Examples
         --------
@@ -155,10 +167,15 @@ class DatasetMethods(Face):
         (['a', 'b'], [])
         """
         all_names = names if name is datasets.NO_DEFAULT else (*names, name)
-        return self._run(datasets.get(self._core, all_names, default))
+        return self._run(datasets.get(self._core, all_names, default, durable))
 
     @takes_its_kind
-    def unpublish_dataset(self, *names: Any, name: Any = datasets.NO_DEFAULT) -> Any:
+    def unpublish_dataset(
+        self,
+        *names: Any,
+        name: Any = datasets.NO_DEFAULT,
+        durable: bool | str | os.PathLike[str] | None = None,
+    ) -> Any:
         """Take datasets' names away. Their data goes with its last holder. In an asynchronous client: await it.
 
         What is durable is removed from its place, too.
@@ -171,6 +188,8 @@ class DatasetMethods(Face):
             Of one dataset, or of several.
         name : optional
             One more, by this keyword.
+        durable : bool, str or path, optional
+            The place to remove them from. What is published here under these names, and isn't durable there, stays.
 
         Examples
         --------
@@ -180,7 +199,7 @@ class DatasetMethods(Face):
         ()
         """
         all_names = names if name is datasets.NO_DEFAULT else (*names, name)
-        return self._run(datasets.unpublish(self._core, all_names))
+        return self._run(datasets.unpublish(self._core, all_names, durable))
 
     @property
     def datasets(self) -> Datasets:

@@ -119,11 +119,15 @@ def publish(
         lambda: {name: _pack(core, name, data) for name, data in named.items()}
     )
     datasets = [(name, raw(recipe.data), list(recipe.held), about) for name, (recipe, about) in packed.items()]
-    further: dict[str, Any] = {} if place is None else {"durable": place}
+    further = _in_place(place)
     if copies is not None:
         further["copies"] = copies
     yield Ask(core.session, protocol.requests.PUBLISH, datasets=datasets, override=bool(override), **further)
     del packed  # until here this client holds what the datasets are to hold
+
+
+def _in_place(place: str | None) -> dict[str, Any]:
+    return {} if place is None else {"durable": place}
 
 
 def _pack(core: Core, name: Any, data: Any) -> tuple[Recipe, dict[str, Any]]:
@@ -131,38 +135,40 @@ def _pack(core: Core, name: Any, data: Any) -> tuple[Recipe, dict[str, Any]]:
     return recipe, describe(data, has_futures=recipe.has_futures)
 
 
-def unpublish(core: Core, names: Sequence[Any]) -> Operation[None]:
+def unpublish(core: Core, names: Sequence[Any], durable: Any = None) -> Operation[None]:
     """See `Client.unpublish_dataset`."""
+    place = _in_place(place_named(durable))
     for name in [wire_name(name) for name in names]:
-        yield Ask(core.session, protocol.requests.UNPUBLISH, name=name)
+        yield Ask(core.session, protocol.requests.UNPUBLISH, name=name, **place)
 
 
-def names(core: Core, timeout: float | None = None) -> Operation[tuple[Any, ...]]:
+def names(core: Core, durable: Any = None) -> Operation[tuple[Any, ...]]:
     """The names of all datasets."""
-    return tuple((yield Ask(core.session, protocol.requests.LIST_DATASETS, timeout)))
+    return tuple((yield Ask(core.session, protocol.requests.LIST_DATASETS, **_in_place(place_named(durable)))))
 
 
-def descriptions(core: Core) -> Operation[dict[Any, dict[str, Any]]]:
+def descriptions(core: Core, durable: Any = None) -> Operation[dict[Any, dict[str, Any]]]:
     """What is known of all datasets, by name."""
-    return dict((yield Ask(core.session, protocol.requests.DESCRIBE_DATASETS)))
+    return dict((yield Ask(core.session, protocol.requests.DESCRIBE_DATASETS, **_in_place(place_named(durable)))))
 
 
-def get(core: Core, names: Sequence[Any], default: Any = NO_DEFAULT) -> Operation[Any]:
+def get(core: Core, names: Sequence[Any], default: Any = NO_DEFAULT, durable: Any = None) -> Operation[Any]:
     """Published datasets, on futures of this client: one, or a tuple of several."""
     if not names:
         raise TypeError("get_dataset takes the name of a dataset, or several")
     if any(name is None for name in names[1:]):
         raise TypeError("get_dataset takes names; a default is given by its own: get_dataset(name, default=None)")
     wire_names = [wire_name(name) for name in names]
+    place = _in_place(place_named(durable))
     found = []
     for name in wire_names:
-        found.append((yield from _get(core, name, default)))
+        found.append((yield from _get(core, name, default, place)))
     return found[0] if len(found) == 1 else tuple(found)
 
 
-def _get(core: Core, name: Any, default: Any) -> Operation[Any]:
+def _get(core: Core, name: Any, default: Any, place: Mapping[str, Any]) -> Operation[Any]:
     try:
-        answer = yield Ask(core.session, protocol.requests.GET_DATASET, name=name)
+        answer = yield Ask(core.session, protocol.requests.GET_DATASET, name=name, **place)
     except DatasetNotFoundError:
         if default is NO_DEFAULT:
             raise

@@ -156,6 +156,23 @@ def test_a_place_of_its_own(client: Client, tmp_path: Path) -> None:
     assert Catalogue(open_place(str(tmp_path / "mine"))).datasets() == []
 
 
+def test_a_place_of_its_own_is_read_by_another_cluster_that_is_told_of_it(published: Path, client: Client) -> None:
+    assert "frame" not in client.list_datasets()
+    assert client.list_datasets(durable=published) == NAMES
+    assert client.list_datasets(detail=True, durable=published)["frame"]["columns"].keys() == {"a", "b"}
+    frame, total = client.get_dataset("frame", "total", durable=published)
+    assert frame.a.sum().compute() == 499_500
+    assert total > 0
+    assert client.get_dataset("nope", durable=published, default=3) == 3
+    with pytest.raises(DatasetNotFoundError, match=f"no dataset 'nope' is in {published}"):
+        client.get_dataset("nope", durable=published)
+    client.publish_dataset(frame=[1])
+    client.unpublish_dataset("frame", durable=published.parent / "nothing")
+    assert client.get_dataset("frame") == [1]
+    client.unpublish_dataset("frame")
+    assert frame.b.compute().iloc[0] == "x"
+
+
 def test_what_is_removed_leaves_no_files(place: Path) -> None:
     with a_cluster(place) as cluster, Client(cluster) as client:
         client.publish_dataset(one=np.arange(10_000), two=np.arange(20_000), durable=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from scheduler_harness import LARGE, Cluster
 
+from holdfast.cluster.protocol import requests
 from holdfast.cluster.scheduler.parts import copies
 from holdfast.cluster.scheduler.tasks import events
 
@@ -116,6 +117,20 @@ def test_what_was_made_of_data_that_is_gone_is_copied(cluster):
     assert not cluster.state.copies._orphans
 
 
+def test_what_was_made_of_data_that_is_gone_and_ends_after_the_answer_is_copied(cluster):
+    one, other = cluster.state.hosts
+    cluster.add_worker(one)
+    cluster.scatter("client", "x", one)
+    cluster.submit("client", {"y": ["x"], "z": ["y"]}, wants=["z"])
+    cluster.finish("y")
+    cluster.release("client", "x")
+    publish(cluster, "z")
+    assert answers(cluster) == [(True, None)], "a task that has no result yet is not waited for"
+    cluster.finish("z")
+    cluster.bring_copies()
+    assert where(cluster, "z") == {one, other}
+
+
 def test_what_an_object_contains_is_copied_too(cluster):
     one, other = cluster.state.hosts
     for key in ("inner", "x"):
@@ -140,6 +155,22 @@ class TestAHostThatDies:
         assert (ok, error) == (False, "ObjectLostError")
         assert "'x'" in text
         assert not cluster.state.datasets.published
+
+    @pytest.mark.parametrize("ncopies", [1, 2])
+    def test_before_the_answer_when_another_dataset_has_the_name(self, cluster, ncopies):
+        one, other = cluster.state.hosts
+        cluster.scatter("client", "old", other)
+        publish(cluster, "old")
+        cluster.bring_copies()
+        cluster.scatter("client", "new", one)
+        datasets = [("data", b"", ["new"], {}), ("more", b"", ["new"], {})]
+        cluster.request("client", 8, requests.PUBLISH(datasets=datasets, override=True, copies=ncopies))
+        assert [task.key for task in cluster.state.datasets.published["data"].holds] == ["old"]
+        cluster.remove_host(one)
+        assert answers(cluster)[-1][1][0] == "ObjectLostError"
+        assert list(cluster.state.datasets.published) == ["data"]
+        cluster.release("client", "old")
+        assert where(cluster, "old") == {other}
 
     def test_before_the_answer_with_what_it_was_to_bring(self, cluster):
         one, other = cluster.state.hosts
@@ -188,6 +219,29 @@ class TestAHostThatDies:
         assert not cluster.state.copies.wanting
 
 
+class TestSeveralPublishers:
+    def test_of_one_name_the_second_is_told_of_the_first(self, cluster):
+        one, _ = cluster.state.hosts
+        cluster.scatter("client", "x", one)
+        publish(cluster, "x")
+        publish(cluster, "x", request=8)
+        ((ok, (error, text)),) = answers(cluster)
+        assert (ok, error) == (False, "DatasetExistsError")
+        assert "is being published by client" in text
+
+    def test_one_that_may_replace_others_takes_the_name_of_one_that_may_not(self, cluster):
+        one, _ = cluster.state.hosts
+        cluster.scatter("client", "x", one)
+        cluster.scatter("client", "small", one, inline=b"small")
+        publish(cluster, "x")
+        cluster.publish("client", 8, "data", ["small"], override=True)
+        assert answers(cluster) == [(True, None)]
+        cluster.bring_copies()
+        ((ok, (error, _)),) = answers(cluster)
+        assert (ok, error) == (False, "DatasetExistsError")
+        assert [task.key for task in cluster.state.datasets.published["data"].holds] == ["small"]
+
+
 class TestNoCopy:
     def test_a_host_that_can_t_is_passed_over(self, cluster):
         one, *others = [*cluster.state.hosts, cluster.add_host()]
@@ -230,14 +284,16 @@ class TestNoCopy:
         (want,) = cluster.state.copies.wanting.values()
         assert "has room for 5,000,000 bytes" in want.reason
 
-    def test_a_dataset_that_is_unpublished_meanwhile(self, cluster):
+    def test_a_dataset_that_is_unpublished_meanwhile_is_published_after_that(self, cluster):
         one, _ = cluster.state.hosts
         cluster.scatter("client", "x", one)
         publish(cluster, "x")
         cluster.unpublish("client", 8, "data")
-        assert answers(cluster) == [(True, None), (True, None)]
-        cluster.release("client", "x")
+        assert answers(cluster) == [(True, None)], "there is none of this name yet"
         cluster.bring_copies()
+        assert list(cluster.state.datasets.published) == ["data"]
+        cluster.unpublish("client", 9, "data")
+        cluster.release("client", "x")
         cluster.catch_up()
         assert not any(cluster.stores.values())
 
@@ -249,6 +305,7 @@ class TestNoCopy:
         cluster.bring_copies()
         assert answers(cluster) == []
         assert where(cluster, "x") == {one, other}
+        assert list(cluster.state.datasets.published) == ["data"]
 
 
 def test_many_copies_are_made_few_at_a_time(cluster):

@@ -407,6 +407,53 @@ def test_a_place_that_does_not_answer_keeps_nobody_waiting(cluster, places):
 # -- names that go
 
 
+def test_one_of_another_place_is_loaded_where_that_is_named_and_has_no_name_here(cluster, places):
+    computed(cluster, "x", "y")
+    publish(cluster, {"flights": ["x"]}, durable="/elsewhere")
+    publish(cluster, {"wind": ["y"]}, durable="/elsewhere")
+    places.answer_all(cluster)
+    other = a_cluster()
+    assert ask(other, places, requests.LIST_DATASETS()).value == []
+    assert ask(other, places, requests.LIST_DATASETS(durable="/elsewhere")).value == ["flights", "wind"]
+    about = dict(ask(other, places, requests.DESCRIBE_DATASETS(durable="/elsewhere")).value)
+    assert about["flights"]["durable"] == "/elsewhere"
+    computed(other, "z")
+    publish(other, {"flights": ["z"]}, durable=None)
+    places.answer_all(other)
+    numbers = [other.new_number() for _ in range(2)]
+    for number in numbers:  # both of one loading
+        other.request("client", number, requests.GET_DATASET(name="flights", durable="/elsewhere"))
+    places.answer_all(other)
+    for number in numbers:
+        assert other.answer_of("client", number).value["keys"] == ["x"]
+    assert is_durable(other, "x")
+    assert other.state.tasks["x"].state == "memory"
+    assert ask(other, places, requests.GET_DATASET(name="flights")).value["keys"] == ["z"]
+    ask(other, places, requests.UNPUBLISH(name="flights", durable="/elsewhere"))
+    assert list(places["/elsewhere"].datasets) == ["wind"]
+    assert list(other.state.datasets.published) == ["flights"]
+    other.release("client", "x")
+    assert "x" not in other.state.tasks
+
+
+@pytest.mark.parametrize(
+    "request_", [requests.GET_DATASET(name="x", durable="/nowhere"), requests.LIST_DATASETS(durable="/nowhere")]
+)
+def test_another_place_that_can_not_be_read_is_an_error(cluster, places, request_):
+    for host in HOSTS:
+        places["/nowhere"].broken[host, "see-place"] = ("DurableError", "it is on fire")
+    reply = ask(cluster, places, request_)
+    assert not reply.ok
+    assert "on fire" in reply.value[1]
+
+
+def test_a_cluster_without_a_place_says_so(places):
+    cluster = Cluster(hosts=1)
+    cluster.add_client("client")
+    for request in (requests.LIST_DATASETS(durable=""), requests.GET_DATASET(name="x", durable="")):
+        assert "has no place for durable datasets" in ask(cluster, places, request).value[1]
+
+
 def test_unpublishing_removes_it_from_the_place(cluster, places):
     durable_one(cluster, places)
     cluster.release("client", "x")

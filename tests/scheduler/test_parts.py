@@ -155,7 +155,7 @@ def test_what_fails_is_tried_again_after_a_pause_and_keeps_nobody_else_from_goin
         cluster.publish("client", 1, "set", ["data"])
         assert failures == [("what parts have left to do", "division by zero")]
         cluster.request("client", 2, LIST_DATASETS())
-        assert cluster.answer_of("client", 2).value == ["set"]
+        assert cluster.answer_of("client", 2).value == [], "it has no name before it has its copies"
     failures.clear()
     assert cluster.state.next_deadline == FAILURE_PAUSE_SECONDS
     cluster.now = FAILURE_PAUSE_SECONDS
@@ -202,6 +202,7 @@ def test_datasets_are_the_same_after_a_way_through_plain_data():
     cluster.submit("client", {"x": ["data"]})
     cluster.finish("x")
     cluster.publish("client", 1, "set", ["x"], data=b"recipe")
+    cluster.bring_copies()
     written = cluster.state.datasets.snapshot()
     assert written == [["set", b"recipe", "client", 0.0, [["x", "x"]], {}, 1, None]]
 

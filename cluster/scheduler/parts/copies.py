@@ -35,7 +35,6 @@ from collections.abc import Iterable, Iterator
 
 from holdfast.cluster.scheduler.parts.lineage import Lineage
 from holdfast.cluster.scheduler.parts.part import Part, Shared
-from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.holders import Contents
 from holdfast.cluster.scheduler.tasks.instructions import CopyObjects
@@ -67,27 +66,27 @@ class _Want:
         self.reason = ""  # why there is no copy
 
 
-class CopiesWait(Wait):
-    """A request that waits for copies.
+class AwaitedCopies(Timed):
+    """Copies that somebody waits for, so long.
 
     Attributes
     ----------
     roots
-        Those whose copies the client cares for; whether each of them can't be made again.
+        Those whose copies are waited for; whether each of them can't be made again.
     waits_for
         Those of them whose copies are still to come.
     """
 
-    __slots__ = ("roots", "waits_for")
+    due: float | None = None
 
-    def __init__(self, part: WaitOwner, client: str, request: int, due: float, roots: dict[Task, bool]) -> None:
-        super().__init__(part, client, request, due)
-        self.roots = roots
+    def __init__(self) -> None:
+        super().__init__()
+        self.roots: dict[Task, bool] = {}
         self.waits_for: dict[Task, None] = {}
 
     @abc.abstractmethod
     def made(self) -> None:
-        """No copy is to come any more, which is told to the client, or why there is none."""
+        """No copy is to come any more; it ends by that (`Copies.end`)."""
 
     @property
     def lost(self) -> Task | None:
@@ -132,7 +131,7 @@ class Copies(Part):
         self._instructions = shared.instructions
         self._life = shared.life
         self._hosts = shared.hosts
-        self._waits: dict[CopiesWait, None] = {}
+        self._awaited: dict[AwaitedCopies, None] = {}
         self._lateness = _Lateness(self)
         self._urgent: OrderedDict[Task, None] = OrderedDict()
         self._spare: OrderedDict[Task, None] = OrderedDict()
@@ -165,33 +164,34 @@ class Copies(Part):
         return task in self._life.results.durable
 
     def urge(self, holders: Iterable[Holder]) -> dict[Task, bool]:
-        """A publisher waits for the copies of what these hold: the tasks that are there, whether they have enough
-        copies or not; whether each of them can't be made again."""
+        """Copies of what these hold come first: the results that are to have some, whether they have enough or not;
+        whether each of them can't be made again."""
         found: dict[Task, bool] = {}
         for holder in holders:
             if holder.replicas > 1:
                 self._replicating[holder] = None
             for task in self._reachable(holder):
-                found[task] = self.is_root(task)
+                if task.state in ("memory", "lost"):
+                    found[task] = self.is_root(task)
         for task in found:
             self.look_at(task, urgent=True)
         return found
 
-    def begin(self, wait: CopiesWait) -> None:
-        """Have a request wait until no copy of its roots is to come any more, which may be so already."""
-        wait.waits_for = {task: None for task in wait.roots if task in self.wanting}
-        self._waits[wait] = None
-        self.shared.waits.begin(wait)
+    def begin(self, awaited: AwaitedCopies, holders: Iterable[Holder]) -> None:
+        """Copies of what these hold are waited for. There may be none to come."""
+        awaited.roots = self.urge(holders)
+        awaited.waits_for = {task: None for task in awaited.roots if task in self.wanting}
+        self._awaited[awaited] = None
         self.ask_to_follow_up()
 
-    def wait_no_longer(self, wait: CopiesWait) -> None:
-        """A request is to be answered whatever becomes of the copies."""
-        wait.waits_for.clear()
+    def wait_no_longer(self, awaited: AwaitedCopies) -> None:
+        """The wait is to end, whatever becomes of the copies."""
+        awaited.waits_for.clear()
         self.ask_to_follow_up()
 
-    def end(self, wait: CopiesWait) -> None:
-        """A request doesn't wait any more."""
-        del self._waits[wait]
+    def end(self, awaited: AwaitedCopies) -> None:
+        """These copies aren't waited for any more."""
+        del self._awaited[awaited]
 
     def let_go(self, holder: Holder) -> None:
         """Copies are not needed for a holder any more, which has let go of its tasks or is about to."""
@@ -291,8 +291,8 @@ class Copies(Part):
             self._begin_first(self._urgent)
         while self._spare and len(self._under_way) < MAX_SPARE_COPIES:
             self._begin_first(self._spare)
-        for wait in [wait for wait in self._waits if not wait.waits_for]:
-            wait.made()
+        for awaited in [awaited for awaited in self._awaited if not awaited.waits_for]:
+            awaited.made()
 
     # -- steps
 
@@ -370,8 +370,8 @@ class Copies(Part):
         self.ask_to_follow_up()
 
     def _no_longer_wait_for(self, task: Task) -> None:
-        for wait in self._waits:
-            wait.waits_for.pop(task, None)
+        for awaited in self._awaited:
+            awaited.waits_for.pop(task, None)
 
     def check(self) -> None:
         """Check that what is known of wanted copies agrees, and that none is forgotten."""
@@ -386,9 +386,9 @@ class Copies(Part):
         self.shared.deadlines.check([self._lateness])
         assert not self._urgent or len(self._under_way) >= MAX_COPIES
         assert not self._spare or len(self._under_way) >= MAX_SPARE_COPIES
-        for wait in self._waits:
-            assert wait.waits_for
-            assert self.wanting.keys() >= wait.waits_for.keys()
+        for awaited in self._awaited:
+            assert awaited.waits_for
+            assert self.wanting.keys() >= awaited.waits_for.keys()
         for task in self._life.results.table.values():
             assert task in self.wanting or not self._wants_copy(task), f"{task!r} has one copy, and no other is wanted"
 

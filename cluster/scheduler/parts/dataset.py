@@ -22,15 +22,27 @@ class Dataset(Holder):
         What its publisher has said of it, for people.
     publisher, published
         The name of the client that has published it, and when.
-    is_named
-        Whether it has its name. Before that it wants no copies.
+    wants_copies
+        Whether what can't be made again is to have second copies, and all of it ``replicas``: not before it is known
+        that it is to have its name, and that it isn't to be durable instead.
     place
         Where it is durable; None if it isn't.
     on_end
         ``on_end(task)`` is called when a task that it holds has a result, or has failed.
     """
 
-    __slots__ = ("_replicas", "about", "data", "is_named", "keys", "name", "on_end", "place", "published", "publisher")
+    __slots__ = (
+        "_replicas",
+        "about",
+        "data",
+        "keys",
+        "name",
+        "on_end",
+        "place",
+        "published",
+        "publisher",
+        "wants_copies",
+    )
 
     kind: ClassVar[str] = "dataset"
 
@@ -55,15 +67,15 @@ class Dataset(Holder):
         self.place = place
         self.on_end: Callable[[Task], None] | None = None
         self._replicas = replicas
-        self.is_named = False
+        self.wants_copies = False
 
     @property
     def copies(self) -> int:
-        return 2 if self.is_named else 1
+        return 2 if self.wants_copies else 1
 
     @property
     def replicas(self) -> int:
-        return self._replicas if self.is_named else 1
+        return self._replicas if self.wants_copies else 1
 
     def ended(self, task: Task) -> None:
         if self.on_end is not None:

@@ -1,12 +1,16 @@
 """Published datasets: what a client has published is kept under a name until a client unpublishes it.
 
 A dataset is bytes that only clients read, and the tasks whose keys are in them, which it holds. Publishing several at
-once publishes all of them or none. Its answer waits for second copies of what can't be made again (`copies`), for
-`PUBLISH_SECONDS` at most. If such data is lost before it has a second copy, what was published with it is taken back.
+once publishes all of them or none (`Publication`). They have their names when they are safe. Until then others of these
+names stay, and that the publisher leaves changes nothing. Safe means
 
-A dataset that is to be durable has its name when it is durable (`durable`). Until then another one of the name stays,
-and the name is taken; that the publisher leaves changes nothing. What is durable and not known here is loaded when a
-client asks for it. So before a name is taken, and when one is not known, the cluster's place is looked at.
+* of a dataset that is to be durable: it is in its place (`durable`),
+* of another one: what can't be made again has second copies (`copies`), as far as there are hosts for them, or
+  `PUBLISH_SECONDS` have passed. If such data is lost before that, nothing of the publication has a name.
+
+What is durable and not known here is loaded when a client asks for it. So before a name is taken, and when one is not
+known, the cluster's place is looked at. Another place is only looked at where a client names it, and what is loaded
+from there gets no name here.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from holdfast.cluster.protocol.requests import (
     PUBLISH,
     UNPUBLISH,
 )
-from holdfast.cluster.scheduler.parts.copies import Copies, CopiesWait
+from holdfast.cluster.scheduler.parts.copies import AwaitedCopies, Copies
 from holdfast.cluster.scheduler.parts.dataset import Dataset, shown
 from holdfast.cluster.scheduler.parts.durable import Durable, DurableDataset, Lookup
 from holdfast.cluster.scheduler.parts.part import Part, Shared
@@ -44,56 +48,75 @@ _Entries = Sequence[tuple[Key, Payload, Sequence[Key], Mapping[str, Any]]]
 _Found = Sequence[tuple[Key, Mapping[str, Any], int, int]]
 
 
-class Publication(CopiesWait):
-    """A publisher that waits for copies of what is in these datasets."""
+class DatasetWait(Wait):
+    """A request that waits for what is done about datasets.
 
-    __slots__ = ("_datasets", "datasets")
+    Attributes
+    ----------
+    on_late
+        What is done when its deadline comes.
+    """
 
-    kind = "publication"
+    __slots__ = ("_what", "on_late")
+
+    kind = "dataset"
 
     def __init__(
         self,
-        part: Datasets,
+        part: WaitOwner,
         client: str,
         request: int,
         due: float,
-        datasets: list[Dataset],
-        roots: dict[Task, bool],
-    ) -> None:
-        super().__init__(part, client, request, due, roots)
-        self._datasets = part
-        self.datasets = datasets
-
-    def made(self) -> None:
-        self._datasets.conclude(self)
-
-    def describe(self) -> str:
-        return f"copies of the dataset {some(shown(dataset.name) for dataset in self.datasets)}"
-
-    def snapshot(self) -> Any:
-        return [dataset.name for dataset in self.datasets]
-
-
-class PlaceWait(Wait):
-    """A request that waits for what is done in a place."""
-
-    __slots__ = ("on_late",)
-
-    kind = "place"
-
-    def __init__(
-        self, part: WaitOwner, client: str, request: int, due: float, on_late: Callable[[PlaceWait], None] | None
+        what: str,
     ) -> None:
         super().__init__(part, client, request, due)
-        self.on_late = on_late
+        self._what = what
+        self.on_late: Callable[[DatasetWait], None] | None = None
 
     def describe(self) -> str:
-        return "a place for durable datasets"
+        return self._what
 
     @property
     def is_over(self) -> bool:
         """Whether nobody waits any more."""
         return self.due is None
+
+
+class Publication(AwaitedCopies):
+    """Datasets on the way to their names.
+
+    Parameters
+    ----------
+    part
+        Whose publication it is.
+    wait
+        The request of their publisher, which may end before.
+    datasets
+        What is published.
+    override
+        Whether they may replace others.
+    """
+
+    def __init__(self, part: Datasets, wait: DatasetWait, datasets: Sequence[Dataset], override: bool) -> None:
+        super().__init__()
+        self._part = part
+        self.wait = wait
+        self.datasets = datasets
+        self.override = override
+        self.id = _publication_id(wait.client, wait.request)
+        #: Names under which the cluster's place has other datasets.
+        self.there: Sequence[Key] = ()
+
+    @property
+    def place(self) -> str | None:
+        """Where they are to be durable."""
+        return self.datasets[0].place if self.datasets else None
+
+    def made(self) -> None:
+        self._part.copies_made(self)
+
+    def expire(self, now: float) -> None:
+        self._part.copies_made(self)
 
 
 class Datasets(Part, WaitOwner):
@@ -143,7 +166,6 @@ class Datasets(Part, WaitOwner):
         self._durable = durable
         self._publish_seconds = publish_seconds
         self._publications: dict[Publication, None] = {}
-        self._place_waits: dict[PlaceWait, None] = {}
         self._coming: dict[Dataset, None] = {}  # that have no names yet
         self._renamed: dict[Key, dict[Key, Key]] = {}  # of datasets, keys in their data and what they are here
         self._was_swept = False
@@ -163,30 +185,28 @@ class Datasets(Part, WaitOwner):
         copies: int = 1,
     ) -> None:
         self.shared.waits.demand_room(client.id)
-        place = self.place if durable == "" else durable
-        if durable == "" and place is None:
-            text = (
-                "this cluster has no place for durable datasets: name one, or start it with 'holdfast start --durable'"
-            )
-            raise Refusal("DurableError", text)
+        place = None if durable is None else self._named(durable)
         self._demand_names(datasets, override)
         new = self._made(client, datasets, copies, place)
+        what = f"the dataset {some(shown(dataset.name) for dataset in new)} to be safe"
+        publication = Publication(self, self._wait(client.id, request, NO_END, what), new, override)
+        self._publications[publication] = None
         looked_at = place or self.place
         if looked_at is None or not (place or self._durable.places.has_hosts):
-            self._put(client.id, request, new)
+            self._make_safe(publication)
             return
-        wait = self._wait(client.id, request, None)
 
         def looked(found: _Found, failure: Failure | None) -> None:
             if failure is not None and place is not None:
-                self._withdraw(wait, new, failure)
+                self._withdraw(publication, failure)
             elif found and not override:
                 name, about, *_ = found[0]
                 by = about.get("publisher")
                 text = f"a dataset {shown(name)} is durable in {looked_at} already (by {by}); override=True replaces it"
-                self._withdraw(wait, new, Failure("DatasetExistsError", text))
+                self._withdraw(publication, Failure("DatasetExistsError", text))
             else:
-                self._publish_in(wait, new, place, [name for name, *_ in found])
+                publication.there = [name for name, *_ in found]
+                self._make_safe(publication)
 
         self._look(looked_at, [dataset.name for dataset in new], looked)
 
@@ -196,8 +216,7 @@ class Datasets(Part, WaitOwner):
         for name, _, keys, _ in datasets:
             old = self.published.get(name)
             if old is not None and not override:
-                text = f"a dataset {shown(name)} is published already (by {old.publisher}); override=True replaces it"
-                raise Refusal("DatasetExistsError", text)
+                raise Refusal("DatasetExistsError", _taken(old))
             coming = next((each for each in self._coming if each.name == name), None)
             if coming is not None and (coming.place is not None or not override):
                 text = f"a dataset {shown(name)} is being published by {coming.publisher}: wait until that has ended"
@@ -209,8 +228,9 @@ class Datasets(Part, WaitOwner):
                 raise Refusal("CancelledError", text)
         if len({name for name, *_ in datasets}) < len(datasets):
             raise Refusal("ValueError", "two datasets of one request have the same name")
-        if len(self.published) + new > MAX_DATASETS:
-            there = f"{len(self.published):,} datasets are published, and there may be {MAX_DATASETS:,}"
+        count = len(self.published) + len(self._coming)
+        if count + new > MAX_DATASETS:
+            there = f"{count:,} datasets are published, and there may be {MAX_DATASETS:,}"
             raise Refusal("ValueError", f"{there}: unpublish some")
 
     def _made(self, client: Client, datasets: _Entries, copies: int, place: str | None) -> list[Dataset]:
@@ -227,77 +247,119 @@ class Datasets(Part, WaitOwner):
             new.append(dataset)
         return new
 
-    def _publish_in(self, wait: PlaceWait, new: list[Dataset], place: str | None, there: list[Key]) -> None:
-        """The names are free, or are to be replaced: ``there`` are those that the place has."""
-        client, request = wait.client, wait.request
-        publication = _publication_id(client, request)
+    def _make_safe(self, publication: Publication) -> None:
+        """The names are free, or are to be replaced."""
+        place = publication.place
+        if place is None:
+            self._await_copies(publication)
+            return
 
-        def done(failure: Failure | None) -> None:
+        def written(failure: Failure | None) -> None:
+            assert place is not None
             if failure is not None:
-                self._withdraw(wait, new, failure)
-                if place is not None:
-                    self._durable.sweep(place)
+                self._withdraw(publication, failure)
+                self._durable.sweep(place)
                 return
-            if place is not None and there:
-                olds = [self.published[name] for name in there if name in self.published]
-                self._durable.sweep(place, self._files(olds, place, new))
-            if wait.is_over:
-                self._name(new, publication)
-                self._copies.urge(new)
-            else:
-                self.shared.waits.end(wait)
-                self._put(client, request, new)
+            if publication.there:
+                olds = [self.published[name] for name in publication.there if name in self.published]
+                self._durable.sweep(place, self._files(olds, place, publication.datasets))
+            self._name(publication)
+            self._await_copies(publication)  # that are wanted besides
 
-        if place is not None:
-            self._durable.write(place, publication, new, done)
-        elif there:  # or they would be back when the cluster is started again
-            assert self.place is not None
-            self._durable.remove(self.place, publication, there, done)
-        else:
-            done(None)
+        self._durable.write(place, publication.id, publication.datasets, written)
 
-    def _put(self, client: str, request: int, new: list[Dataset]) -> None:
-        """Datasets have their names from now on. Their publisher waits for copies."""
-        self._name(new, _publication_id(client, request))
-        self._await_copies(client, request, self.shared.now + self._publish_seconds, new)
+    def _await_copies(self, publication: Publication) -> None:
+        for dataset in publication.datasets:
+            dataset.wants_copies = True
+            dataset.on_end = self._copies.look_at
+        publication.due = self.shared.now + self._publish_seconds
+        self.shared.deadlines.watch(publication)
+        self._copies.begin(publication, publication.datasets)
 
-    def _name(self, new: list[Dataset], publication: str) -> None:
-        for index, dataset in enumerate(new):
+    def copies_made(self, publication: Publication) -> None:
+        """No copies of what is in these datasets are waited for any more."""
+        publication.due = None
+        self._copies.end(publication)
+        if publication.place is not None:
+            self._published(publication)
+            return
+        if (lost := publication.lost) is not None:
+            text = f"the host that had {lost.key!r} was lost before there was a copy of it: publish once more"
+            self._withdraw(publication, Failure("ObjectLostError", text))
+            return
+        taken = next((d.name for d in publication.datasets if d.name in self.published), None)
+        if taken is not None and not publication.override:
+            self._withdraw(publication, Failure("DatasetExistsError", _taken(self.published[taken])))
+            return
+        there = [
+            dataset.name
+            for dataset in publication.datasets
+            if dataset.name in publication.there or self._is_in_place(dataset.name)
+        ]
+        if not there:
+            self._name(publication)
+            self._published(publication)
+            return
+
+        def removed(failure: Failure | None) -> None:
+            if failure is not None:
+                self._withdraw(publication, failure)
+                return
+            self._name(publication)
+            self._published(publication)
+
+        # Else those that are durable would be back when the cluster is started again.
+        assert self.place is not None
+        self._durable.remove(self.place, publication.id, there, removed)
+
+    def _is_in_place(self, name: Key) -> bool:
+        """Whether a dataset of this name is known to be in the cluster's place."""
+        return self.place is not None and name in self.published and self.published[name].place == self.place
+
+    def _name(self, publication: Publication) -> None:
+        """Datasets have their names from now on."""
+        for index, dataset in enumerate(publication.datasets):
             old = self.published.get(dataset.name)
-            self._coming.pop(dataset, None)
-            dataset.is_named = True
+            del self._coming[dataset]
             self.published[dataset.name] = dataset
             self._renamed.pop(dataset.name, None)
-            if dataset.replicas > 1:
-                dataset.on_end = self._copies.look_at
             if old is not None:
                 self._let_go(old)
                 if old.place is not None and old.place not in (dataset.place, self.place):
-                    self._durable.remove(old.place, _publication_id(publication, index), [old.name], _ignore)
+                    self._durable.remove(old.place, _publication_id(publication.id, index), [old.name], _ignore)
 
-    def _withdraw(self, wait: PlaceWait, new: list[Dataset], failure: Failure) -> None:
-        """Datasets can't be published."""
-        for dataset in new:
-            self._coming.pop(dataset, None)
+    def _published(self, publication: Publication) -> None:
+        """A publication is over, and its datasets have their names."""
+        del self._publications[publication]
+        self._answer(publication.wait, None)
+
+    def _withdraw(self, publication: Publication, failure: Failure) -> None:
+        """Datasets can't be published: nothing has changed."""
+        del self._publications[publication]
+        for dataset in publication.datasets:
+            del self._coming[dataset]
             self._let_go(dataset)
-        self._refuse(wait, failure)
+        self._refuse(publication.wait, failure)
 
     # -- other requests
 
-    def _unpublish(self, client: Client, request: int, name: Key) -> None:
+    def _unpublish(self, client: Client, request: int, name: Key, durable: str | None = None) -> None:
         self.shared.waits.demand_room(client.id)
-        dataset = self.published.pop(name, None)
-        self._renamed.pop(name, None)
+        dataset = self.published.get(name)
         place = self.place if dataset is None or dataset.place is None else dataset.place
+        if durable is not None and (named := self._named(durable)) != place:
+            dataset, place = None, named  # of which this one is no part
+        is_durable = durable is not None or (dataset is not None and dataset.place is not None)
         files: list[Task] = []
         if dataset is not None:
+            del self.published[name]
+            self._renamed.pop(name, None)
             files = self._files([dataset], place, ())
             self._let_go(dataset)
-        is_durable = dataset is not None and dataset.place is not None
         if place is None or not (is_durable or self._durable.places.has_hosts):
             self.answer(client, request, None)
             return
-        wait = self._wait(client.id, request, None)
+        wait = self._wait(client.id, request, NO_END, f"{place} to be without {shown(name)}")
         url = place
 
         def removed(failure: Failure | None) -> None:
@@ -327,66 +389,69 @@ class Datasets(Part, WaitOwner):
             )
         ]
 
-    def _get(self, client: Client, request: int, name: Key) -> None:
+    def _get(self, client: Client, request: int, name: Key, durable: str | None = None) -> None:
         dataset = self.published.get(name)
-        if dataset is not None:
-            self._give(client, request, dataset)
+        place = self.place if durable is None else self._named(durable)
+        if dataset is not None and (durable is None or dataset.place == place):
+            self._give(client, request, dataset, self._renamed.get(name, {}))
             return
-        if self.place is None or not self._durable.places.has_hosts:
-            raise self._unknown(name)
+        if place is None or (durable is None and not self._durable.places.has_hosts):
+            raise self._unknown(name, None)
         self.shared.waits.demand_room(client.id)
-        wait = self._wait(client.id, request, LOOKUP_SECONDS)
+        wait = self._wait_for_place(client.id, request, place)
 
-        def loaded(found: DurableDataset | None, failure: Failure | None) -> None:
-            if found is not None and not (found.dataset.is_named or self._has_gone(found.dataset)):
-                if name in self.published or len(self.published) >= MAX_DATASETS:
-                    self.shared.life.holding.let_go(found.dataset)
-                else:
-                    found.dataset.is_named = True
-                    self.published[name] = found.dataset
-                    self._renamed[name] = found.renamed
+        def loaded(found: DurableDataset | None, failure: Failure | None) -> bool:
+            keeps = found is not None and place == self.place and self._adopt(found)
             self._first_look()
             if wait.is_over:
-                return
-            dataset = self.published.get(name)
-            if failure is not None or dataset is None:
-                unknown = self._unknown(name)
+                return keeps
+            if found is None:
+                unknown = self._unknown(name, place if durable is not None else None)
                 self._refuse(wait, failure or Failure(unknown.error, unknown.text))
-                return
-            self.shared.waits.end(wait)
-            self._give(self.shared.clients[wait.client], wait.request, dataset)
+            else:
+                self.shared.waits.end(wait)
+                self._give(self.shared.clients[wait.client], wait.request, *found)
+            return keeps
 
-        self._durable.load(self.place, name, loaded)
+        self._durable.load(place, name, loaded)
 
-    def _has_gone(self, dataset: Dataset) -> bool:
-        """Whether another request has let go of a dataset that was loaded for both."""
-        return self.shared.life.holding.is_departed(dataset)
+    def _adopt(self, found: DurableDataset) -> bool:
+        """A dataset of the cluster's place was loaded: it has its name here, too, if it can. Whether it has."""
+        name = found.dataset.name
+        if name not in self.published and len(self.published) < MAX_DATASETS:
+            self.published[name] = found.dataset
+            self._renamed[name] = found.renamed
+        return self.published.get(name) is found.dataset
 
-    def _give(self, client: Client, request: int, dataset: Dataset) -> None:
+    def _give(self, client: Client, request: int, dataset: Dataset, renamed: Mapping[Key, Key]) -> None:
         keys = [task.key for task in dataset.holds]
         given: dict[str, Any] = {"data": dataset.data, "keys": keys, "about": dict(dataset.about)}
-        if renamed := self._renamed.get(dataset.name):
+        if renamed:
             given["renamed"] = [list(item) for item in renamed.items()]
         self.answer(client, request, given)
         self.shared.life.want(client, keys)
 
-    def _list(self, client: Client, request: int) -> None:
-        def listed(found: _Found) -> list[Key]:
-            return _in_order({*self.published, *(name for name, *_ in found)})[:MAX_DATASETS]
+    def _list(self, client: Client, request: int, durable: str | None = None) -> None:
+        def listed(found: _Found, here: Collection[Key]) -> list[Key]:
+            return _in_order({*here, *(name for name, *_ in found)})[:MAX_DATASETS]
 
-        self._look_for_client(client, request, None, listed)
+        self._look_for_client(client, request, None, durable, listed)
 
-    def _describe(self, client: Client, request: int, names: Sequence[Key] | None = None) -> None:
-        def described(found: _Found) -> list[list[Any]]:
+    def _describe(
+        self, client: Client, request: int, names: Sequence[Key] | None = None, durable: str | None = None
+    ) -> None:
+        place = self.place if durable is None else self._named(durable)
+
+        def described(found: _Found, here: Collection[Key]) -> list[list[Any]]:
             about = {
-                name: {**known, "keys": count, "nbytes": nbytes, "durable": self.place, "loaded": False}
+                name: {**known, "keys": count, "nbytes": nbytes, "durable": place, "loaded": False}
                 for name, known, count, nbytes in found
             }
-            about.update((name, self._about(dataset)) for name, dataset in self.published.items())
+            about.update((name, self._about(self.published[name])) for name in here)
             chosen = _in_order(about) if names is None else [name for name in names if name in about]
             return [[name, about[name]] for name in chosen[:MAX_DATASETS]]
 
-        self._look_for_client(client, request, names, described)
+        self._look_for_client(client, request, names, durable, described)
 
     def _about(self, dataset: Dataset) -> dict[str, Any]:
         """What is known of a dataset, for people."""
@@ -406,7 +471,9 @@ class Datasets(Part, WaitOwner):
         """All names that are known here: texts first, in order."""
         return _in_order(self.published)
 
-    def _unknown(self, name: Key) -> Refusal:
+    def _unknown(self, name: Key, place: str | None) -> Refusal:
+        if place is not None:
+            return Refusal("DatasetNotFoundError", f"no dataset {shown(name)} is in {place}; list_datasets has a look")
         there = f"there are {some(map(shown, self.published), 20)}" if self.published else "there are none"
         return Refusal("DatasetNotFoundError", f"no dataset {shown(name)} is published; {there}")
 
@@ -415,28 +482,55 @@ class Datasets(Part, WaitOwner):
         self._copies.let_go(dataset)
         for publication in self._publications:
             if dataset in publication.datasets:
-                self._copies.wait_no_longer(publication)
+                self._copies.wait_no_longer(publication)  # another one has its name already
 
-    # -- the cluster's place
+    # -- places
+
+    def _named(self, durable: str) -> str:
+        """The place that a client names; an empty text is the cluster's."""
+        if durable:
+            return durable
+        if self.place is None:
+            text = (
+                "this cluster has no place for durable datasets: name one, or start it with 'holdfast start --durable'"
+            )
+            raise Refusal("DurableError", text)
+        return self.place
 
     def _look(self, url: str, names: Sequence[Key] | None, on_end: Callable[[_Found, Failure | None], None]) -> None:
         self._durable.places.begin(Lookup(self._durable, url, names, on_end))
 
     def _look_for_client(
-        self, client: Client, request: int, names: Sequence[Key] | None, answer: Callable[[_Found], Any]
+        self,
+        client: Client,
+        request: int,
+        names: Sequence[Key] | None,
+        durable: str | None,
+        answer: Callable[[_Found, Collection[Key]], Any],
     ) -> None:
-        """Answer a request by what is known here, and what the cluster's place has, if it can be looked at."""
-        if self.place is None or not self._durable.places.has_hosts:
-            self.answer(client, request, answer(()))
+        """Answer a request by what a place has that the client names; or by what is known here, and what the cluster's
+        place has, if that can be looked at."""
+        place = self.place if durable is None else self._named(durable)
+
+        def known() -> list[Key]:
+            return [name for name, dataset in self.published.items() if durable is None or dataset.place == place]
+
+        if place is None or (durable is None and not self._durable.places.has_hosts):
+            self.answer(client, request, answer((), known()))
             return
+
+        def late(wait: DatasetWait) -> None:
+            self._answer(wait, answer((), known()))
+
         self.shared.waits.demand_room(client.id)
-        wait = self._wait(client.id, request, LOOKUP_SECONDS, lambda wait: self._answer(wait, answer(())))
+        wait = self._wait_for_place(client.id, request, place, late if durable is None else None)
 
         def looked(found: _Found, failure: Failure | None) -> None:
             self._first_look()
-            self._answer(wait, answer(found))  # a place that can't be read hides nothing that is known here
+            # The cluster's place hides nothing that is known here, if it can't be read.
+            self._answer(wait, answer(found, known()), failure if durable is not None else None)
 
-        self._look(self.place, names, looked)
+        self._look(place, names, looked)
 
     def _first_look(self) -> None:
         """What writers have left that died with an earlier scheduler is swept once."""
@@ -444,64 +538,35 @@ class Datasets(Part, WaitOwner):
             self._was_swept = True
             self._durable.sweep(self.place)
 
-    def _wait(
-        self, client: str, request: int, seconds: float | None, on_late: Callable[[PlaceWait], None] | None = None
-    ) -> PlaceWait:
-        due = NO_END if seconds is None else self.shared.now + seconds
-        wait = PlaceWait(self, client, request, due, on_late)
-        self._place_waits[wait] = None
+    def _wait(self, client: str, request: int, due: float, what: str) -> DatasetWait:
+        wait = DatasetWait(self, client, request, due, what)
         self.shared.waits.begin(wait)
         return wait
 
-    def _answer(self, wait: PlaceWait, value: Any, failure: Failure | None = None) -> None:
+    def _wait_for_place(
+        self, client: str, request: int, place: str, on_late: Callable[[DatasetWait], None] | None = None
+    ) -> DatasetWait:
+        wait = self._wait(client, request, self.shared.now + LOOKUP_SECONDS, f"{place} to be read")
+        wait.on_late = on_late or (lambda wait: self._refuse(wait, _not_read(place)))
+        return wait
+
+    def _answer(self, wait: DatasetWait, value: Any, failure: Failure | None = None) -> None:
         if failure is not None:
             self._refuse(wait, failure)
         elif not wait.is_over:
             self.shared.waits.answer(wait, value)
 
-    def _refuse(self, wait: PlaceWait, failure: Failure) -> None:
+    def _refuse(self, wait: DatasetWait, failure: Failure) -> None:
         if not wait.is_over:
             self.shared.waits.refuse(wait, failure.error, failure.text)
 
-    # -- publications
-
-    def _await_copies(self, client: str, request: int, due: float, datasets: list[Dataset]) -> Publication:
-        publication = Publication(self, client, request, due, datasets, self._copies.urge(datasets))
-        self._publications[publication] = None
-        self._copies.begin(publication)
-        return publication
-
-    def conclude(self, publication: Publication) -> None:
-        """Tell a publisher what has become of the copies; take back what was lost before it had a second one."""
-        lost = publication.lost
-        if lost is None:
-            self.shared.waits.answer(publication, None)
-            return
-        for dataset in publication.datasets:
-            if self.published.get(dataset.name) is dataset:
-                del self.published[dataset.name]
-                self._let_go(dataset)
-        text = f"the host that had {lost.key!r} was lost before there was a copy of it: publish once more"
-        self.shared.waits.refuse(publication, "ObjectLostError", text)
-
     def expired(self, wait: Wait) -> None:
-        if isinstance(wait, Publication):
-            self.conclude(wait)
-            return
-        assert isinstance(wait, PlaceWait)
-        if wait.on_late is not None:
-            wait.on_late(wait)
-        else:
-            text = f"{self.place} has not been read within {LOOKUP_SECONDS:g} s: see whether the hosts can reach it"
-            self._refuse(wait, Failure("TimeoutError", text))
+        assert isinstance(wait, DatasetWait)
+        assert wait.on_late is not None
+        wait.on_late(wait)
 
     def forget(self, wait: Wait) -> None:
-        if isinstance(wait, PlaceWait):
-            del self._place_waits[wait]
-            return
-        assert isinstance(wait, Publication)
-        del self._publications[wait]
-        self._copies.end(wait)
+        """What is done about datasets goes on without it."""
 
     # -- the rest
 
@@ -531,33 +596,39 @@ class Datasets(Part, WaitOwner):
                 self.shared.life.holding.hold(dataset, tasks[here])
             if renamed := {key: here for key, here in keys if key != here}:
                 self._renamed[name] = renamed
-            dataset.is_named = True
+            dataset.wants_copies = True
+            dataset.on_end = self._copies.look_at
             self._copies.hold_lineage(dataset)
-            if replicas > 1:
-                dataset.on_end = self._copies.look_at
         self._copies.urge(self.published.values())
 
     def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        if kind == PlaceWait.kind:
-            wait = self._wait(client, request, None)
-            text = "the scheduler was started again before it was done: ask once more"
-            self._refuse(wait, Failure("ConnectError", text))
-            return wait
-        if kind != Publication.kind:
+        if kind != DatasetWait.kind:
             return None
-        datasets = [self.published[name] for name in data if name in self.published]
-        return self._await_copies(client, request, due, datasets)
+        wait = self._wait(client, request, NO_END, "")
+        text = "the scheduler was started again before it was done: ask once more"
+        self._refuse(wait, Failure("ConnectError", text))
+        return wait
 
     def check(self) -> None:
         for name, dataset in self.published.items():
             assert dataset.name == name
         assert self._renamed.keys() <= self.published.keys()
-        assert set(self._publications) == {wait for wait in self.shared.waits if isinstance(wait, Publication)}
-        assert set(self._place_waits) == {wait for wait in self.shared.waits if isinstance(wait, PlaceWait)}
+        coming = [dataset for publication in self._publications for dataset in publication.datasets]
+        assert all(dataset in coming for dataset in self._coming)
+        self.shared.deadlines.check(self._publications)
 
 
 def _ignore(failure: Failure | None) -> None:
     """It stays where it is, then."""
+
+
+def _taken(dataset: Dataset) -> str:
+    return f"a dataset {shown(dataset.name)} is published already (by {dataset.publisher}); override=True replaces it"
+
+
+def _not_read(place: str) -> Failure:
+    text = f"{place} has not been read within {LOOKUP_SECONDS:g} s: see whether the hosts can reach it"
+    return Failure("TimeoutError", text)
 
 
 def _in_order(names: Iterable[Key]) -> list[Key]:

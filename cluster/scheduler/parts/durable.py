@@ -80,6 +80,9 @@ WRITING_MOVES: Mapping[WritingPhase, frozenset[WritingPhase]] = {
 }
 
 StoredEntry: TypeAlias = tuple[str, int, str]  # digest, nbytes, checksum
+#: ``on_loaded(loaded, failure)``: what was loaded; None if there is none of this name, or for the failure. Whether the
+#: dataset is kept. Else it is let go of.
+OnLoaded: TypeAlias = "Callable[[DurableDataset | None, Failure | None], bool]"
 #: ``on_end(failure)``
 OnEnd: TypeAlias = Callable[[Failure | None], None]
 
@@ -343,23 +346,21 @@ class Loading(Script):
         Whose loading it is.
     url, name
         The place, and the name of the dataset.
-    on_end
-        ``on_end(loaded, failure)``: is told what was loaded; None if there is none of this name, or for the failure.
+    on_loaded
+        Is told what was loaded.
     """
 
-    def __init__(
-        self, part: Durable, url: str, name: Key, on_end: Callable[[DurableDataset | None, Failure | None], None]
-    ) -> None:
+    def __init__(self, part: Durable, url: str, name: Key, on_loaded: OnLoaded) -> None:
         super().__init__(part.places, url)
         self.name = name
         self.dataset: Dataset | None = None
         self._part = part
-        self._listeners = [on_end]
+        self._listeners = [on_loaded]
         self._renamed: dict[Key, Key] = {}
 
-    def listen(self, on_end: Callable[[DurableDataset | None, Failure | None], None]) -> None:
+    def listen(self, on_loaded: OnLoaded) -> None:
         """Another one wants it as well."""
-        self._listeners.append(on_end)
+        self._listeners.append(on_loaded)
 
     def steps(self) -> Steps:
         found = yield LOAD_DATASET, {"name": self.name}
@@ -433,13 +434,11 @@ class Loading(Script):
     def ended(self, failure: Failure | None) -> None:
         self._part.loading_ended(self)
         loaded = None
-        if self.dataset is not None:
-            if failure is None:
-                loaded = DurableDataset(self.dataset, self._renamed)
-            else:
-                self._part.shared.life.holding.let_go(self.dataset)
-        for on_end in self._listeners:
-            on_end(loaded, failure)
+        if self.dataset is not None and failure is None:
+            loaded = DurableDataset(self.dataset, self._renamed)
+        kept = [on_loaded(loaded, failure) for on_loaded in self._listeners]
+        if self.dataset is not None and not any(kept):
+            self._part.shared.life.holding.let_go(self.dataset)
 
 
 class Lookup(Script):
@@ -588,13 +587,13 @@ class Durable(Part):
         self.places.begin(writing)
         return writing
 
-    def load(self, url: str, name: Key, on_end: Callable[[DurableDataset | None, Failure | None], None]) -> None:
+    def load(self, url: str, name: Key, on_loaded: OnLoaded) -> None:
         """Load a dataset."""
         loading = self._loadings.get((url, name))
         if loading is not None:
-            loading.listen(on_end)
+            loading.listen(on_loaded)
             return
-        loading = self._loadings[url, name] = Loading(self, url, name, on_end)
+        loading = self._loadings[url, name] = Loading(self, url, name, on_loaded)
         self.places.begin(loading)
 
     def remove(self, url: str, publication: str, names: Sequence[Key], on_end: OnEnd) -> None:
