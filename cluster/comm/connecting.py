@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.cluster.comm import shortcut
 from holdfast.cluster.comm.addresses import format_address, parse_address, unknown_host
 from holdfast.cluster.comm.connection import Connection
-from holdfast.cluster.comm.opening import ConnectorOpening, ResumeError, Return, TryLater
+from holdfast.cluster.comm.opening import ConnectorOpening, RestartedError, ResumeError, Return, TryLater
 from holdfast.cluster.comm.resumable import ResumableConnection
 from holdfast.cluster.comm.shared import SharedTransport
 from holdfast.cluster.comm.strangers import foreign_answer, who_answers
@@ -22,9 +22,10 @@ logger = logging.getLogger(__name__)
 
 #: How long each attempt to come back may take: what no machine receives isn't sent again soon.
 ATTEMPT_SECONDS = 5.0
-#: The pause after the first attempt is none, after the second this, and then it grows up to the maximum. It begins
-#: again when something was said in between.
+#: The pause after the first attempt is none, after the second this, and then it grows up to the maximum, which grows
+#: itself with the time that has passed. It begins again when something was said in between.
 PAUSE_SECONDS = 0.05
+QUICK_PAUSE_SECONDS = 0.2
 MAX_PAUSE_SECONDS = 1.0
 #: People are told of a connection that isn't taken up again within this: nothing that waits for it goes on.
 WARN_SECONDS = 1.0
@@ -58,7 +59,7 @@ async def connect(
     -------
     Connection
         Open, with ``info`` set to what the listener said. Call its `start` to get what it sends. If the listener
-        offers that, it comes back by itself when it breaks.
+        offers that, it comes back by itself when it breaks, and rejoins another one with the same info.
 
     Raises
     ------
@@ -84,7 +85,10 @@ async def connect(
                 if opening.terms is None:
                     return connection
                 return ResumableConnection(
-                    connection, opening.terms, lambda connection: _Return(connection, host, port, token, role, shared)
+                    connection,
+                    opening.terms,
+                    lambda connection: _Return(connection, host, port, token, role, info, shared),
+                    connects=True,
                 )
         except (AuthenticationError, VersionMismatchError):
             _abort(connection)
@@ -122,10 +126,20 @@ async def connect(
 
 
 class _Return:
-    """The connecting end's way over a break: it connects again, for as long as the listener waits."""
+    """The connecting end's way over a break: it connects again, for as long as the listener waits.
+
+    If the listener keeps a journal, also for as long as another one may need to come in its place.
+    """
 
     def __init__(
-        self, connection: ResumableConnection, host: str, port: int, token: bytes, role: str, shared: bool
+        self,
+        connection: ResumableConnection,
+        host: str,
+        port: int,
+        token: bytes,
+        role: str,
+        info: dict[str, Any],
+        shared: bool,
     ) -> None:
         self._connection: ResumableConnection | None = connection
         self._host = host
@@ -133,11 +147,19 @@ class _Return:
         self._where = format_address(host, port)
         self._token = token
         self._role = role
+        self._info = info
         self._shared = shared
         self._attempt: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._pause = 0.0
         self._moved = 0  # frames, in both directions, when it broke last
+
+    @property
+    def seconds(self) -> float:
+        if self._connection is None:
+            return 0.0
+        terms = self._connection.session.terms
+        return max(terms.seconds, terms.restart)
 
     def broke(self, error: Exception | None) -> None:
         self._task = asyncio.ensure_future(self._come_back(error))
@@ -161,7 +183,7 @@ class _Return:
         if connection is None:
             return
         began = time.monotonic()
-        seconds = connection.session.terms.seconds
+        seconds = self.seconds
         while connection.is_read:  # by a thread, which finds out in a moment
             await asyncio.sleep(READER_SECONDS)
         connection.handle()  # what it had taken
@@ -179,14 +201,14 @@ class _Return:
                 if is_warned and not connection.closed:
                     logger.warning("the connection with %s goes on after %.1f s", self._where, passed)
                 return
-            if isinstance(reason, (ResumeError, AuthenticationError, VersionMismatchError)):
+            if isinstance(reason, (ResumeError, RestartedError, AuthenticationError, VersionMismatchError)):
                 connection.abort(reason)
                 return
             if passed + self._pause >= seconds:
                 because = f"{error}; " if error is not None else ""
-                connection.abort(
-                    ConnectError(f"{because}it could not be taken up again within {seconds:g} s: {_reason(reason)}")
-                )
+                may_restart = connection.session.terms.restart > 0
+                failed = "has not come back" if may_restart else "could not be taken up again"
+                connection.abort(ConnectError(f"{because}it {failed} within {seconds:g} s: {_reason(reason)}"))
                 return
             if passed >= WARN_SECONDS and not is_warned:
                 is_warned = True
@@ -199,31 +221,52 @@ class _Return:
                     seconds - passed,
                 )
             await asyncio.sleep(self._pause)
-            self._pause = min(2 * self._pause + PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+            # A listener that is started again is soon there.
+            longest = min(max(QUICK_PAUSE_SECONDS, passed / 10), MAX_PAUSE_SECONDS)
+            self._pause = min(2 * self._pause + PAUSE_SECONDS, longest)
 
     async def _try(self, connection: ResumableConnection) -> Exception | None:
         """What went wrong, if anything did."""
-        attempt: Connection | None = None
         session = connection.session
         session.attempt += 1
         back = Return(session.terms, session.attempt, connection.taken)
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                attempt = self._attempt = await _connect(self._host, self._port, self._shared)
-                opening = ConnectorOpening(self._token, self._role, {}, self._where, back)
-                await attempt.open_as_connector(opening)
-            connection.go_on_over(attempt, opening.taken)
+                try:
+                    opening = ConnectorOpening(self._token, self._role, {}, self._where, back)
+                    attempt = await self._open(opening)
+                except RestartedError:
+                    if connection.on_rejoin is None:
+                        raise
+                    was = session.was
+                    opening = ConnectorOpening(
+                        self._token, self._role, self._info, self._where, was=was, comes_back=True
+                    )
+                    attempt = await self._open(opening)
+            if opening.terms is session.terms:
+                connection.go_on_over(attempt, opening.taken)
+            else:
+                assert opening.terms is not None
+                connection.rejoin_over(attempt, opening.terms, opening.recorded)
         except (OSError, ConnectError, ProtocolError, TimeoutError) as error:
-            _abort(attempt)
+            _abort(self._attempt)
             return error
         except Exception as error:  # a fault of this program's own, which must not leave the connection broken for ever
             logger.exception("taking up the connection with %s again failed", self._where)
-            _abort(attempt)
+            _abort(self._attempt)
             return error
         except BaseException:
-            _abort(attempt)
+            _abort(self._attempt)
             raise
         return None
+
+    async def _open(self, opening: ConnectorOpening) -> Connection:
+        """A connection that has opened; one that has not is aborted later."""
+        _abort(self._attempt)
+        self._attempt = None
+        attempt = self._attempt = await _connect(self._host, self._port, self._shared)
+        await attempt.open_as_connector(opening)
+        return attempt
 
 
 def shared_connection(sock: socket.socket) -> Connection:

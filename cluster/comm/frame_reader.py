@@ -72,6 +72,10 @@ class FrameReader:
         self.taken = len(self.batches)
         self.taken_nbytes = 0
 
+    def count_anew(self) -> None:
+        """What comes from here on is another end's, which counts its frames from one on."""
+        self.taken = self.taken_nbytes = 0
+
     def go_on_with(self, other: FrameReader) -> None:
         """Read from another stream from now on, which ``other`` has begun to read and counts from its beginning.
 

@@ -2,7 +2,8 @@
 
 A listener whose connections may be taken up again (`resume`) waits for an end that is broken, for as long as the terms
 of its session say. Only one over the network is waited for: a Unix socket can't be cut, so when the connection over a
-`shortcut` ends, the other end's process has ended, or has closed it.
+`shortcut` ends, the other end's process has ended, or has closed it. The other end of a `shortcut` may look for another
+listener, if there is a `Journal`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import errno
 import secrets
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from holdfast.cluster.comm import shortcut
 from holdfast.cluster.comm.addresses import format_address, unknown_host
@@ -20,7 +21,7 @@ from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.entrance import Entrance
 from holdfast.cluster.comm.opening import ListenerOpening, Refused
 from holdfast.cluster.comm.resumable import ResumableConnection
-from holdfast.cluster.comm.resume import Terms
+from holdfast.cluster.comm.resume import Terms, Was, cluster_of
 from holdfast.cluster.errors import ConnectError
 
 #: How many connections may wait in the kernel to be accepted; it may have a lower limit.
@@ -37,6 +38,22 @@ class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
+class Journal(NamedTuple):
+    """What a listener has of those that were here before it, and leaves to those that come.
+
+    Attributes
+    ----------
+    seconds
+        How long ends look for the next listener when this one is gone.
+    recorded
+        ``recorded(role, info, was) -> frames``: how many frames of an end that was connected with an earlier listener
+        have had their effects. May raise `Refused`.
+    """
+
+    seconds: float
+    recorded: Callable[[str, dict[str, Any], Was], int]
+
+
 class Listener:
     """Accepts connections and opens them, as many at a time as its `Entrance` has room for.
 
@@ -51,7 +68,9 @@ class Listener:
     grace:
         ``grace(role)``: for how many seconds it waits for a connection of this role that is broken. Zero: not at all.
     epoch:
-        What sets this listener apart from the one that listened here before it.
+        What sets this listener apart from the one that listened here before it. With a journal, ``CLUSTER/NUMBER``.
+    journal:
+        If there is one, the owner of each connection says what it has `ResumableConnection.handled`.
     call_later:
         ``call_later(seconds, callback) -> timer``; the loop's, if not given.
     """
@@ -64,6 +83,7 @@ class Listener:
         *,
         grace: Callable[[str], float] = lambda role: 0.0,
         epoch: str | None = None,
+        journal: Journal | None = None,
         call_later: Callable[[float, Callable[[], None]], Timer] | None = None,
     ) -> None:
         self._token = token
@@ -71,6 +91,7 @@ class Listener:
         self._on_connection = on_connection
         self._grace = grace
         self._epoch = epoch or secrets.token_hex(8)
+        self._journal = journal
         self._call_later = call_later
         self._sessions: dict[bytes, ResumableConnection] = {}
         self._entrances: list[Entrance] = []
@@ -85,8 +106,8 @@ class Listener:
 
     async def _open(self, sock: socket.socket, peer: str) -> None:
         connection = Connection()
-        # Over the shortcut nothing begins that is taken up again; what has begun over the network may go on there.
-        opening = ListenerOpening(self._token, self._welcome, _Known(self, begins=sock.family != socket.AF_UNIX))
+        # Over the shortcut nothing begins that is waited for; what has begun over the network may go on there.
+        opening = ListenerOpening(self._token, self._welcome, _Known(self, waits=sock.family != socket.AF_UNIX))
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
             await connection.open_as_listener(opening)
@@ -95,7 +116,7 @@ class Listener:
                 self._sessions[opening.terms.id].go_on_over(connection, opening.taken)
                 return
             if opening.terms is not None:
-                connection = self._begin(connection, opening.terms)
+                connection = self._begin(connection, opening.terms, opening.was, opening.start)
             self._on_connection(connection)
         except Refused:  # it is told so, and closed after that
             raise
@@ -105,12 +126,15 @@ class Listener:
                 sock.close()
             raise
 
-    def _begin(self, opened: Connection, terms: Terms) -> ResumableConnection:
+    def _begin(self, opened: Connection, terms: Terms, was: Was | None, start: int) -> ResumableConnection:
         later = self._call_later or asyncio.get_running_loop().call_later
         connection = self._sessions[terms.id] = ResumableConnection(
             opened,
             terms,
             lambda connection: _Wait(connection, terms.seconds, later, lambda: self._sessions.pop(terms.id, None)),
+            connects=False,
+            was=was,
+            start=start,
         )
         return connection
 
@@ -123,21 +147,34 @@ class Listener:
 class _Known:
     """What an opening may know of a listener's sessions (`opening.Sessions`)."""
 
-    def __init__(self, listener: Listener, *, begins: bool) -> None:
+    def __init__(self, listener: Listener, *, waits: bool) -> None:
         self._listener = listener
-        self._begins = begins
+        self._waits = waits
 
     def begin(self, role: str) -> Terms | None:
-        seconds = self._listener._grace(role) if self._begins else 0.0
-        return Terms.new(self._listener._epoch, seconds) if seconds > 0 else None
+        listener = self._listener
+        seconds = listener._grace(role) if self._waits else 0.0
+        restart = 0.0 if listener._journal is None else listener._journal.seconds
+        return Terms.new(listener._epoch, seconds, restart) if seconds > 0 or restart > 0 else None
 
     def find(self, session: bytes, epoch: str, role: str) -> Terms:
         if epoch != self._listener._epoch:
-            raise Refused("resume", f"{epoch} is gone, {self._listener._epoch} listens here now")
+            code = "restarted" if self._has_journal_of(cluster_of(epoch)) else "resume"
+            raise Refused(code, f"{epoch} is gone, {self._listener._epoch} listens here now")
         connection = self._listener._sessions.get(session)
         if connection is None or connection.role != role or connection.is_ending:
             raise Refused("resume", "the session has ended")
         return connection.session.terms
+
+    def recorded(self, role: str, info: dict[str, Any], was: Was) -> int:
+        journal = self._listener._journal
+        if journal is None or not self._has_journal_of(was.cluster):
+            raise Refused("resume", f"{was.cluster} is gone, {self._listener._epoch} listens here now")
+        return journal.recorded(role, info, was)
+
+    def _has_journal_of(self, cluster: str) -> bool:
+        listener = self._listener
+        return listener._journal is not None and cluster != "" and cluster == cluster_of(listener._epoch)
 
     def supersede(self, session: bytes, attempt: int) -> int:
         connection = self._listener._sessions[session]
@@ -158,19 +195,19 @@ class _Wait:
         forget: Callable[[], object],
     ) -> None:
         self._connection: Connection | None = connection
-        self._seconds = seconds
+        self.seconds = seconds
         self._call_later = call_later
         self._forget = forget
         self._timer: Timer | None = None
 
     def broke(self, error: Exception | None) -> None:
-        self._timer = self._call_later(self._seconds, lambda: self._give_up(error))
+        self._timer = self._call_later(self.seconds, lambda: self._give_up(error))
 
     def _give_up(self, error: Exception | None) -> None:
         because = f" ({error})" if error is not None else ""
         if self._connection is not None:
             self._connection.abort(
-                GraceOverError(f"its connection broke{because}, and it is not back after {self._seconds:g} s")
+                GraceOverError(f"its connection broke{because}, and it is not back after {self.seconds:g} s")
             )
 
     def resumed(self) -> None:

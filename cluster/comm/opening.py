@@ -2,7 +2,8 @@
 
 What they say is defined in `holdfast.cluster.protocol.opening`. A proof is HMAC-SHA256 under the token over the
 sender's side, both nonces and the role, so neither can be replayed, reflected or used for another role. To take up a
-session again (`resume`) takes a proof of its secret besides. Nothing here does I/O: `ListenerOpening` and
+session again (`resume`) takes a proof of its secret besides; to rejoin another listener takes none, for that knows no
+secret of the one before. Nothing here does I/O: `ListenerOpening` and
 `ConnectorOpening` take messages and return messages, and serve asyncio and blocking sockets alike.
 """
 
@@ -14,7 +15,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, Protocol
 
-from holdfast.cluster.comm.resume import Terms
+from holdfast.cluster.comm.resume import Terms, Was
 from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
 from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
 from holdfast.cluster.protocol.message import Dispatch
@@ -51,6 +52,10 @@ class ResumeError(ConnectError):
     """A session can't be taken up again: it has ended, or the listener is another one."""
 
 
+class RestartedError(ConnectError):
+    """A session can't be taken up again, but the listener has the journal of the one that began it."""
+
+
 #: The codes of a refusal, and what they become at the connecting end.
 REFUSALS: dict[str, type[ConnectError]] = {
     "later": TryLater,
@@ -58,6 +63,7 @@ REFUSALS: dict[str, type[ConnectError]] = {
     "version": VersionMismatchError,
     "role": ConnectError,
     "resume": ResumeError,
+    "restarted": RestartedError,
 }
 
 
@@ -75,6 +81,9 @@ class Sessions(Protocol):
 
         Raises `Refused` if a later attempt has come before this one.
         """
+
+    def recorded(self, role: str, info: dict[str, Any], was: Was) -> int:
+        """How many frames are in the journal of an end that was connected with another listener. Raises `Refused`."""
 
 
 class Return(NamedTuple):
@@ -113,6 +122,10 @@ class ListenerOpening:
         Of the session that was begun, or is taken up again.
     taken : int or None
         How many frames the connecting end has taken that comes back.
+    was : Was or None
+        What it was to another listener, if it rejoins.
+    start : int
+        How many frames it has sent before, then, that it does not send again.
     """
 
     def __init__(
@@ -132,6 +145,8 @@ class ListenerOpening:
         self.info: dict[str, Any] = {}
         self.terms: Terms | None = None
         self.taken: int | None = None
+        self.was: Was | None = None
+        self.start = 0
 
     def hello(self) -> tuple[Any, ...]:
         return LISTENER_HELLO(MAGIC, PROTOCOL_VERSION, self._nonce)
@@ -157,15 +172,24 @@ class ListenerOpening:
         proof: bytes,
         info: dict[str, Any],
         comes_back: bool,
+        was: dict[str, Any] | None,
     ) -> tuple[Any, ...]:
         self._check_token(role, nonce, proof)
         self.role, self.info = role, info
+        recorded = None
+        if was is not None:
+            if self._sessions is None:
+                raise Refused("resume", "nobody comes back to this listener")
+            self.was = Was(was["session"], was["cluster"], was["acknowledged"], was["attempt"])
+            recorded = self._sessions.recorded(role, info, self.was)
+            self.start = max(recorded, self.was.acknowledged)
         reply = self._welcome(role, info)
         self.terms = self._sessions.begin(role) if comes_back and self._sessions is not None else None
         return WELCOME(
             _proof(self._token, "listener", role, self._nonce, nonce),
             reply,
             None if self.terms is None else self.terms._asdict(),
+            recorded,
         )
 
     def _on_resume(
@@ -218,6 +242,8 @@ class ConnectorOpening:
         What it has connected to, for messages to people.
     back:
         The session that it comes back to, if it does.
+    was:
+        What it was to another listener, if it rejoins.
     comes_back:
         Whether it does when the connection breaks.
 
@@ -229,6 +255,8 @@ class ConnectorOpening:
         Of the session that has begun.
     taken : int
         How many frames of an earlier connection's the listener has taken.
+    recorded : int
+        How many frames of an earlier session's the listener has found in the journal.
     """
 
     def __init__(
@@ -239,11 +267,13 @@ class ConnectorOpening:
         where: str,
         back: Return | None = None,
         *,
+        was: Was | None = None,
         comes_back: bool = False,
     ) -> None:
         self._token = token
         self._comes_back = comes_back
         self._back = back
+        self._was = was
         self._role = role
         self._info = info
         self._where = where
@@ -261,6 +291,7 @@ class ConnectorOpening:
         self.info: dict[str, Any] = {}
         self.terms: Terms | None = None
         self.taken = 0
+        self.recorded = 0
 
     def answer(self, message: Any) -> tuple[Any, ...] | None:
         """Take the next message of the listener; return what to answer, or None when the opening is done.
@@ -283,20 +314,27 @@ class ConnectorOpening:
         self._listener_nonce = nonce
         proof = _proof(self._token, "connector", self._role, nonce, self._nonce)
         if self._back is None:
-            return HELLO(MAGIC, PROTOCOL_VERSION, self._role, self._nonce, proof, self._info, self._comes_back)
+            was = None if self._was is None else self._was._asdict()
+            return HELLO(MAGIC, PROTOCOL_VERSION, self._role, self._nonce, proof, self._info, self._comes_back, was)
         terms, attempt, taken = self._back
         session = {"id": terms.id, "epoch": terms.epoch, "attempt": attempt, "taken": taken}
         session_proof = terms.proof("connector", nonce, self._nonce, attempt, taken)
         return RESUME(MAGIC, PROTOCOL_VERSION, self._role, self._nonce, proof, session, session_proof)
 
-    def _on_welcome(self, proof: bytes, info: dict[str, Any], session: dict[str, Any] | None) -> None:
-        if not self._listener_nonce or self._back is not None:
+    def _on_welcome(
+        self, proof: bytes, info: dict[str, Any], session: dict[str, Any] | None, recorded: int | None
+    ) -> None:
+        if not self._listener_nonce or self._back is not None or (recorded is None) != (self._was is None):
             raise ProtocolError("an unexpected welcome")
         self._check_token(proof)
         check_welcome(self._role, info)
         self.info = info
         if session is not None:
-            self.terms = Terms(session["id"], session["secret"], session["epoch"], float(session["seconds"]))
+            seconds, restart = float(session["seconds"]), float(session["restart"])
+            self.terms = Terms(session["id"], session["secret"], session["epoch"], seconds, restart)
+        elif recorded is not None:
+            raise ProtocolError("a welcome without a session")
+        self.recorded = recorded or 0
 
     def _on_resumed(self, proof: bytes, session_proof: bytes, taken: int) -> None:
         if not self._listener_nonce or self._back is None:

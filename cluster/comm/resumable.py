@@ -5,6 +5,9 @@ The code that uses it notices only a delay. It ends when either side closes it, 
 Its `WayBack` makes the other socket: a connecting end connects again (`connecting`), a listening one waits
 (`listening`).
 
+Where the listener has died and another one has its journal, a connecting end goes on with that one, if the code that
+uses it can: it says so by `ResumableConnection.on_rejoin`, and says there what the journal does not have.
+
 The opening is a plain `Connection`'s. Its socket is handed over when it has opened: to a new `ResumableConnection`, or
 to the one that goes on over it.
 """
@@ -22,6 +25,7 @@ from typing import Any, Protocol
 
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.connection import FULL_NBYTES, UNPACKABLE, Connection
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.machine_watch import MachineWatch
 from holdfast.cluster.comm.resume import (
     KEPT_FRAMES,
@@ -31,6 +35,7 @@ from holdfast.cluster.comm.resume import (
     TELL_SECONDS,
     Resumption,
     Terms,
+    Was,
     frame_nbytes,
 )
 from holdfast.cluster.comm.shared import NOTHING, SharedTransport
@@ -41,6 +46,10 @@ logger = logging.getLogger(__name__)
 
 class WayBack(Protocol):
     """What brings about that a connection goes on after a break; called in the loop's thread."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it tries; zero: the end of a socket is no break."""
 
     def broke(self, error: Exception | None) -> None:
         """It has no socket any more."""
@@ -55,6 +64,15 @@ class WayBack(Protocol):
         """In a forked child: it has no way back here."""
 
 
+class _Handled:
+    """Stands for a `FrameReader` where it is asked what is safe here: what has been handled."""
+
+    __slots__ = ("taken",)
+
+    def __init__(self, taken: int) -> None:
+        self.taken = taken
+
+
 class ResumableConnection(Connection):
     """One end of a connection that may have one socket after the other.
 
@@ -66,19 +84,42 @@ class ResumableConnection(Connection):
         What both ends have agreed on.
     way_back
         ``way_back(connection)`` makes its way back.
+    connects
+        Whether this is the connecting end.
+    was, start
+        Of a listening end: what the other one was to another listener, if it has rejoined, and how many frames it has
+        sent before, then.
 
     Attributes
     ----------
     session : Resumption
         What this end keeps to take it up again.
+    on_rejoin : callable or None
+        Of a connecting end: ``on_rejoin(info)``, in the loop's thread, when it goes on with another listener, which has
+        said this in its welcome. What was sent and is not recorded is being sent again, in front of what is sent from
+        here on. Without it the connection ends with a `RestartedError`.
     """
 
-    def __init__(self, opened: Connection, terms: Terms, way_back: Callable[[ResumableConnection], WayBack]) -> None:
+    def __init__(
+        self,
+        opened: Connection,
+        terms: Terms,
+        way_back: Callable[[ResumableConnection], WayBack],
+        *,
+        connects: bool,
+        was: Was | None = None,
+        start: int = 0,
+    ) -> None:
         super().__init__()
         self.role = opened.role
         self.info = opened.info
         self.peer = opened.peer
-        self.session = Resumption(terms)
+        self.session = Resumption(terms, is_safe_when_taken=not connects or not terms.restart)
+        self.session.told = start
+        self.was = was
+        self.on_rejoin: Callable[[dict[str, Any]], None] | None = None
+        #: What is safe here, as `taken` of it says.
+        self._safe: FrameReader | _Handled = self._reader if connects or not terms.restart else _Handled(start)
         self._former: SharedTransport | None = None  # of a socket that has broken
         self._leaves = False  # on purpose, and has said so
         self._paused = False
@@ -91,6 +132,7 @@ class ResumableConnection(Connection):
         self._write_frame = self._keep_and_write
         transport, reader = opened.hand_over()
         self._reader.go_on_with(reader)
+        self._reader.taken += start
         self._go_on(transport)
 
     @property
@@ -104,8 +146,23 @@ class ResumableConnection(Connection):
 
     @property
     def taken(self) -> int:
-        """How many frames were received whole, since the opening."""
+        """How many frames were received whole, since the opening; those of earlier sessions count, if it rejoined."""
         return self._reader.taken
+
+    @property
+    def handed_over(self) -> int:
+        """How many of these the owner has got, with the one that it is getting."""
+        return self._reader.taken - len(self.batches)
+
+    @property
+    def numbered_since(self) -> bytes:
+        """Of a listening end: the session since which the other end's frames are numbered, as its `Was` says."""
+        return self.session.terms.id if self.was is None else self.was.session
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the owner says what it has `handled`: a listening end's, where a journal is kept."""
+        return self._safe is not self._reader
 
     @property
     def is_ending(self) -> bool:
@@ -155,7 +212,7 @@ class ResumableConnection(Connection):
         transport = self._transport
         if transport is None:
             return
-        taken = self._reader.taken
+        taken = self._safe.taken
         if taken - session.told >= RIDE_FRAMES:
             frame = [frames.acknowledgement(taken), *frame]
             session.told, session.told_nbytes = taken, self._reader.taken_nbytes
@@ -169,7 +226,7 @@ class ResumableConnection(Connection):
         sizes = [frame_nbytes(frame) for frame in packed]
         nbytes = sum(sizes)
         chunks = packed[0] if len(packed) == 1 else [chunk for frame in packed for chunk in frame]
-        count = self._reader.taken
+        count = self._safe.taken
         if count - session.told >= RIDE_FRAMES:
             chunks = [frames.acknowledgement(count), *chunks]
             session.told, session.told_nbytes = count, self._reader.taken_nbytes
@@ -221,7 +278,7 @@ class ResumableConnection(Connection):
                 session.acknowledge(reader.acknowledged)
             if was_full and not session.is_full:
                 self._in_loop(self.resume_writing)
-        untold = reader.taken - session.told
+        untold = self._safe.taken - session.told
         if untold:
             if self._withholds:
                 self._has_withheld = True
@@ -233,9 +290,21 @@ class ResumableConnection(Connection):
                 self._is_to_tell = True
                 self._in_loop(self._tell_later)
 
+    def handled(self, count: int) -> None:
+        """So many frames have been handled, and what follows from them is written. Only if it `is_recorded`."""
+        session, reader = self.session, self._reader
+        self._safe.taken = count
+        if not self._withholds and (
+            count - session.told >= TELL_FRAMES or reader.taken_nbytes - session.told_nbytes >= TELL_NBYTES
+        ):
+            self._tell()
+        elif not self._is_to_tell:
+            self._is_to_tell = True
+            self._tell_later()
+
     def _tell(self) -> None:
-        """Say what was taken. If an interrupt comes in between it is said with the next frame that comes."""
-        session, taken = self.session, self._reader.taken
+        """Say what is safe here. If an interrupt comes in between it is said with the next frame that comes."""
+        session, taken = self.session, self._safe.taken
         with self.write_lock:
             session.told, session.told_nbytes = taken, self._reader.taken_nbytes
             if self._shared is not None:
@@ -254,7 +323,7 @@ class ResumableConnection(Connection):
 
     def _tell_if_any(self) -> None:
         self._is_to_tell = False
-        if not self._closed and self.session.told != self._reader.taken:
+        if not self._closed and self.session.told != self._safe.taken:
             if self._withholds:
                 self._has_withheld = True
             else:
@@ -280,7 +349,7 @@ class ResumableConnection(Connection):
 
     def _may_go_on(self, error: Exception | None) -> bool:
         """Whether the end of a socket is a break."""
-        if self._aborted or self._leaves or self._reader.said_goodbye:
+        if self._aborted or self._leaves or self._reader.said_goodbye or not self._way_back.seconds:
             return False
         return not (isinstance(error, OSError) and error.errno == errno.EBADF)  # this very process has closed it
 
@@ -311,12 +380,44 @@ class ResumableConnection(Connection):
         ProtocolError
             That can't be right. This connection has ended.
         """
+        # What was handled the other end has not been told in the opening.
+        told = 0 if self.is_recorded else self._reader.taken
+        self._go_on_again(opened, lambda: self.session.resumed(taken, told))
+        if self.is_recorded:
+            self._tell_if_any()
+
+    def rejoin_over(self, opened: Connection, terms: Terms, recorded: int) -> None:
+        """Go on with another listener, over the socket of a connection that has just opened for that.
+
+        Parameters
+        ----------
+        terms
+            Of the session that it has begun.
+        recorded
+            How many frames of this end's it has found in the journal.
+
+        Raises
+        ------
+        ProtocolError
+            That can't be right. This connection has ended.
+        """
+        self.info = opened.info
+
+        def again() -> list[list[Any]]:
+            self._reader.count_anew()
+            return self.session.rejoined(terms, recorded)
+
+        self._go_on_again(opened, again)
+        if self.on_rejoin is not None and not self.is_ending:
+            self.on_rejoin(opened.info)
+
+    def _go_on_again(self, opened: Connection, begin: Callable[[], list[list[Any]]]) -> None:
         session, reader = self.session, self._reader
         transport, next_reader = opened.hand_over()
         self._former = None
         try:
             with self.write_lock:
-                again = session.resumed(taken, reader.taken)
+                again = begin()
                 session.told_nbytes = reader.taken_nbytes
                 chunks = [chunk for frame in again for chunk in frame]
                 # Before another thread can find the socket, and read from it.

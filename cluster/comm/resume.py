@@ -1,7 +1,8 @@
 """A session: what two ends say to each other over connections that come and go, each frame once and in order.
 
 A connection breaks for reasons that concern neither end: a proxy is restarted, a link is gone for some seconds, a
-firewall forgets. What both ends have to say goes on over the next one. Nothing here does I/O or looks at a clock:
+firewall forgets. What both ends have to say goes on over the next one. It goes on also where the listener has died and
+another one has come in its place, if that has the journal of the one before. Nothing here does I/O or looks at a clock:
 `ResumableConnection` drives it, and the tests simulate it.
 
 Terms
@@ -12,10 +13,16 @@ frame
 taken
     How many frames an end has received whole (`FrameReader.taken`). What it has taken it handles, however its
     connections fare.
+handled
+    How many frames of the connecting end's a listener has handled that keeps a journal, and whose effects are written
+    there (`ResumableConnection.handled`).
 acknowledged
-    How many frames of its own an end knows to be taken at the other end.
+    How many frames of its own an end knows to be safe at the other end: taken; or handled, where a journal is kept. A
+    listener may die, and what it has only taken dies with it. A connecting end takes its session with it when it dies.
+recorded
+    How many frames of a connecting end's the journal has that a listener has found.
 kept
-    What an end has sent and does not know to be taken: the packed chunks themselves, no copies.
+    What an end has sent and does not know to be safe: the packed chunks themselves, no copies.
 control
     An acknowledgement (`frames.acknowledgement`) or a goodbye (`frames.GOODBYE`), 16 bytes. It has no number, and is
     not kept: one that is lost is made up for by the next one, or by the next opening.
@@ -30,20 +37,25 @@ Invariants
    that can wait (`Connection.is_full`).
 5. An end that is full goes on to take what comes, or it would never learn that there is room again. If it has no use
    for that yet, it does not say that it has taken it: then the other end's limit is this one's, too.
+6. What is resent to another listener is exactly what lies beyond the larger one of ``recorded`` and ``acknowledged``.
+   Frames are numbered on from there, at both ends. So a frame whose effects are recorded is never handled again; one
+   that had none may be.
 
 States
 ------
-=========  =================================  ==================================================================
-in state   on                                 it goes to
-=========  =================================  ==================================================================
-open       its connection ends, no goodbye    broken
-open       a goodbye, or its end by this end  ended
-open       the other end resumes              open: the new connection supersedes, the old one is dead already
-any        an older attempt to resume         as it was: the attempt is refused
-broken     the other end resumes              open
-broken     the grace is over                  ended
-broken     its end by this end, or a refusal  ended
-=========  =================================  ==================================================================
+==========  ===================================  ===============================================================
+in state    on                                   it goes to
+==========  ===================================  ===============================================================
+open        its connection ends, no goodbye      broken
+open        a goodbye, or its end by this end    ended
+open        the other end resumes                open: the new connection supersedes, the old one is dead already
+any         an older attempt to resume           as it was: the attempt is refused
+broken      the other end resumes                open
+broken      a refusal: `restarted`               broken: the connecting end rejoins
+broken      it has rejoined                      open, under new terms; frames are numbered on
+broken      the grace is over                    ended
+broken      its end by this end, or a refusal    ended
+==========  ===================================  ===============================================================
 
 The connecting end comes back; the listening end waits for it, for `Terms.seconds`. A session is known by an id, and
 the end that takes it up again proves a secret that it got in its first welcome, over the nonces of both ends, so that a
@@ -51,8 +63,15 @@ recorded opening is of no use. It also names the listener's *epoch*: that of a l
 says so. The attempts to come back are numbered: a proxy may hold back what one of them has said, and deliver it when a
 later one has succeeded.
 
+A listener that keeps a journal has an epoch of two parts, ``CLUSTER/NUMBER``. One of the same cluster and another
+number has the journal of the one before, but not its sessions: it refuses with `restarted`. The connecting end says
+hello anew then, and what it *was* (`Was`): that is to *rejoin*. The listener begins another session for it, and says
+how many of its frames are recorded. Where no such listener listens any more the connecting end looks for one, for
+`Terms.restart` seconds. That is also why there is a session over a `shortcut` then, which can't break otherwise:
+its ``seconds`` are none.
+
 A connecting end says in its hello whether it comes back; a command that asks one thing does not. One whose welcome was
-lost knows no secret. It joins anew, and takes its own place.
+lost knows no secret. It joins anew, or rejoins, and takes its own place.
 
 Acknowledging costs a round trip nothing: a control rides along with a frame when `RIDE_FRAMES` have come since the last
 one, leaves by itself when `TELL_FRAMES` or `TELL_NBYTES` have, and otherwise a moment after the last frame.
@@ -80,27 +99,69 @@ TELL_SECONDS = 0.2
 
 
 class Terms(NamedTuple):
-    """What the two ends of a session agree on: the listener chooses, and says it in the welcome."""
+    """What the two ends of a session agree on: the listener chooses, and says it in the welcome.
+
+    Attributes
+    ----------
+    seconds
+        How long the listener waits for an end that is broken.
+    restart
+        How long the connecting end looks for another listener that has the journal of this one; zero: it has none.
+    """
 
     id: bytes
     secret: bytes
     epoch: str
     seconds: float
+    restart: float
 
     @classmethod
-    def new(cls, epoch: str, seconds: float) -> Terms:
-        return cls(secrets.token_bytes(SESSION_NBYTES), secrets.token_bytes(SECRET_NBYTES), epoch, seconds)
+    def new(cls, epoch: str, seconds: float, restart: float = 0.0) -> Terms:
+        id, secret = secrets.token_bytes(SESSION_NBYTES), secrets.token_bytes(SECRET_NBYTES)
+        return cls(id, secret, epoch, seconds, restart)
 
     @classmethod
     def none(cls) -> Terms:
         """Of an end that has left, and keeps no secret."""
-        return cls(b"", b"", "", 0.0)
+        return cls(b"", b"", "", 0.0, 0.0)
 
     def proof(self, side: str, listener_nonce: bytes, connector_nonce: bytes, attempt: int, taken: int) -> bytes:
         """That ``side`` knows the secret, and has taken so many frames, for this opening only."""
         numbers = b"%d %d" % (attempt, taken)
         message = b"\0".join((b"session", side.encode(), self.id, listener_nonce, connector_nonce, numbers))
         return hmac.digest(self.secret, message, hashlib.sha256)
+
+
+class Was(NamedTuple):
+    """What a connecting end was to a listener that is gone.
+
+    Attributes
+    ----------
+    session
+        The id of its first session, since which its frames are numbered. It stands for these numbers.
+    cluster
+        The first part of the epoch.
+    acknowledged
+        How many of its frames it knows to be safe.
+    attempt
+        How often it has tried to come back.
+    """
+
+    session: bytes
+    cluster: str
+    acknowledged: int
+    attempt: int
+
+
+def cluster_of(epoch: str) -> str:
+    """What a listener's epoch has in common with those of the listeners that have its journal; empty: there is none.
+
+    Examples
+    --------
+    >>> cluster_of("f3a0/17")
+    'f3a0'
+    """
+    return epoch.rpartition("/")[0]
 
 
 class Resumption:
@@ -110,6 +171,8 @@ class Resumption:
     ----------
     terms
         What both ends agree on.
+    is_safe_when_taken
+        Whether the other end needs a frame no more that it has taken. Else it acknowledges what it has handled.
 
     Attributes
     ----------
@@ -118,16 +181,29 @@ class Resumption:
     kept_nbytes : int
         All of them.
     acknowledged : int
-        How many frames of this end's the other one has taken, as far as is known.
+        How many frames of this end's are safe at the other one, as far as is known.
     attempt : int
         How often the connecting end has tried to take it up again, as far as is known.
     told, told_nbytes : int
-        How many frames, and bytes, the other end was told last that this one has taken.
+        How many frames were safe here when the other end was told last, and how many bytes were taken then.
     """
 
-    __slots__ = ("acknowledged", "attempt", "kept", "kept_nbytes", "kept_sizes", "terms", "told", "told_nbytes")
+    __slots__ = (
+        "_first",
+        "_is_safe_when_taken",
+        "acknowledged",
+        "attempt",
+        "kept",
+        "kept_nbytes",
+        "kept_sizes",
+        "terms",
+        "told",
+        "told_nbytes",
+    )
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, *, is_safe_when_taken: bool = True) -> None:
+        self._is_safe_when_taken = is_safe_when_taken
+        self._first = terms.id
         self.terms = terms
         self.kept: list[list[Any]] = []
         self.kept_sizes: list[int] = []
@@ -154,7 +230,7 @@ class Resumption:
         self.kept_nbytes += nbytes
 
     def acknowledge(self, taken: int) -> None:
-        """The other end has taken so many frames. Cut short by an interrupt, nothing is done.
+        """So many frames are safe at the other end. Cut short by an interrupt, nothing is done.
 
         Raises
         ------
@@ -188,10 +264,38 @@ class Resumption:
         ProtocolError
             It has taken more than was sent, or less than it had acknowledged: it is no end of this session.
         """
-        if taken < self.acknowledged:
+        count = taken - self.acknowledged
+        if count < 0:
             raise ProtocolError(f"{taken:,} frames are said to be taken, {self.acknowledged:,} were acknowledged")
-        self.acknowledge(taken)
+        if self._is_safe_when_taken:
+            self.acknowledge(taken)
+            count = 0
+        elif count > len(self.kept):
+            raise ProtocolError(f"{taken:,} frames are said to be taken, {self.sent:,} were sent")
         self.told = own_taken
+        return self.kept[count:]
+
+    @property
+    def was(self) -> Was:
+        """What the connecting end says about this session when it rejoins."""
+        return Was(self._first, cluster_of(self.terms.epoch), self.acknowledged, self.attempt)
+
+    def rejoined(self, terms: Terms, recorded: int) -> list[list[Any]]:
+        """Another listener has welcomed this end, which has found so many of its frames in the journal.
+
+        Returns
+        -------
+        list
+            The frames to send again, in order.
+
+        Raises
+        ------
+        ProtocolError
+            More are recorded than were sent.
+        """
+        self.acknowledge(recorded)
+        self.terms = terms
+        self.attempt = self.told = self.told_nbytes = 0
         return list(self.kept)
 
 

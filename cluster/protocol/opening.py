@@ -4,8 +4,8 @@
 
     connecting → the greeting (`comm.strangers.GREETING`)
     listener   → hello: magic, protocol, nonce
-    connecting → hello: magic, protocol, role, nonce, proof, info, whether it comes back
-    listener   → welcome: proof, info, session      or      refused: code, text
+    connecting → hello: magic, protocol, role, nonce, proof, info, whether it comes back, what it was
+    listener   → welcome: proof, info, session, recorded      or      refused: code, text
 
 The connecting end of a connection that has broken says in the place of its hello that it takes up the session again
 that it got in its first welcome::
@@ -53,7 +53,7 @@ from holdfast.cluster.protocol.shapes import (
 
 MAGIC = "holdfast"
 #: Both ends must speak the same one: a change of a message changes it.
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 NONCE_NBYTES = 32
 PROOF_NBYTES = 32
 SESSION_NBYTES = 16
@@ -75,7 +75,9 @@ LISTENER_HELLO = Message(
 HELLO = Message(
     "hello",
     "The connecting end's answer: what it is, the proof that it knows the token, and whether it comes back if the "
-    "connection breaks.",
+    "connection breaks. If it was connected with a listener that is gone and whose journal this one may have, it says "
+    "so: which session it had first, of which cluster, how many of its frames since then were acknowledged, and how "
+    "often it has tried to come back.",
     magic=Text(),
     protocol=Integer(),
     role=TEXT,
@@ -83,6 +85,12 @@ HELLO = Message(
     proof=Identity(PROOF_NBYTES),
     info=_INFO,
     comes_back=Boolean(),
+    was=Maybe(
+        Fields(
+            {"session": Identity(SESSION_NBYTES), "cluster": TEXT, "acknowledged": Integer(0), "attempt": Integer(1)},
+            others=Plain(),
+        )
+    ),
 )
 RESUME = Message(
     "resume",
@@ -102,7 +110,11 @@ RESUME = Message(
 WELCOME = Message(
     "welcome",
     "The connection is open, and the listener knows the token too. If it may break and be taken up again, the session "
-    "says how: for so many seconds after a break the listener waits. A connecting end that does not get it joins anew.",
+    "says how: for so many seconds after a break the listener waits. If the listener keeps a journal, the connecting "
+    "end looks for so many seconds for another one when this one is gone (`restart`). The listener acknowledges the "
+    "frames that it has handled then, not those that it has received. A connecting end that does not get the welcome "
+    "joins anew. One that said what it `was` learns how many of its frames are recorded: it sends those again that lie "
+    "beyond these and beyond those that were acknowledged, and all that follow are counted from there.",
     proof=Identity(PROOF_NBYTES),
     info=_INFO,
     session=Maybe(
@@ -112,10 +124,12 @@ WELCOME = Message(
                 "secret": Identity(SECRET_NBYTES),
                 "epoch": TEXT,
                 "seconds": Number(0.0, MAX_RESUME_SECONDS),
+                "restart": Number(0.0, MAX_RESUME_SECONDS),
             },
             others=Plain(),
         )
     ),
+    recorded=Maybe(Integer(0)),
 )
 RESUMED = Message(
     "resumed",
@@ -128,7 +142,8 @@ RESUMED = Message(
 REFUSED = Message(
     "refused",
     "The listener doesn't take this connection. The code is `later` (the connecting end may try again), `token`, "
-    "`version`, `role`, or `resume`: the session can't be taken up again.",
+    "`version`, `role`, `resume`: the session can't be taken up again, or `restarted`: nor can it, but this listener "
+    "has the journal of the one that began it, and the connecting end may say hello and what it was.",
     code=TEXT,
     text=REASON,
 )

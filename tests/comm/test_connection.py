@@ -130,7 +130,7 @@ def test_a_listener_that_does_not_know_the_token_is_not_trusted():
         hello = ("hello", opening.MAGIC, opening.PROTOCOL_VERSION, bytes(32))
         writer.write(b"".join(frames.pack([hello])))
         await reader.read(1000)
-        writer.write(b"".join(frames.pack([("welcome", bytes(32), {}, None)])))
+        writer.write(b"".join(frames.pack([("welcome", bytes(32), {}, None, None)])))
         writer.close()
 
     async def main():

@@ -451,3 +451,179 @@ def test_an_end_that_claims_more_than_was_sent_or_less_than_it_had_is_none_of_ou
     with pytest.raises(ProtocolError):
         end.session.resumed(3, 0)
     assert len(end.session.resumed(1, 0)) == 1
+
+
+# -- a listener that dies, and another one that has its journal
+
+
+class Owner:
+    """What handles the frames that a listener takes: message by message, and notes those with effects in a journal."""
+
+    def __init__(self, journal, start):
+        self.journal = journal
+        self.frames = start  # that are handled
+        self.messages = 0  # of the next frame
+        self.inbox = []
+        self.skipped = journal.messages if journal.frames == start else 0
+
+    def handle_one(self):
+        batch = self.inbox[0]
+        number, has_effect = batch[self.messages]
+        self.messages += 1
+        is_last = self.messages == len(batch)
+        if is_last:
+            self.frames += 1
+            del self.inbox[0]
+        if self.skipped:
+            self.skipped -= 1
+        else:
+            self.journal.handled.append(number)
+            if has_effect:
+                self.journal.effects.append(number)
+                self.journal.frames = self.frames
+                self.journal.messages = 0 if is_last else self.messages
+        if is_last:
+            self.messages = 0
+
+
+class History:
+    """A connecting end that lives, and listening ends that die."""
+
+    def __init__(self, chance):
+        self.chance = chance
+        self.handled, self.effects = [], []
+        self.frames = self.messages = 0  # that are recorded
+        self.said, self.with_effects = 0, []
+        terms = Terms.new("cluster/1", 1, 1)
+        self.connector = Resumption(terms, is_safe_when_taken=False)
+        self.connector_reader = FrameReader()
+        self.replies = []
+        self.begin(terms, 0)
+
+    def begin(self, terms, start):
+        self.listener = Resumption(terms)
+        self.listener_reader = FrameReader()
+        self.listener_reader.taken = start
+        self.listener_said = 0
+        self.replies = []
+        self.up, self.down = bytearray(), bytearray()
+        self.owner = Owner(self, start)
+
+    def say(self):
+        count = self.chance.randrange(1, 4)
+        batch = []
+        for _ in range(count):
+            has_effect = self.chance.random() < 0.5
+            batch.append(("op", self.said, has_effect))
+            if has_effect:
+                self.with_effects.append(self.said)
+            self.said += 1
+        chunks = frames.pack(batch)
+        self.connector.keep(chunks, resume.frame_nbytes(chunks))
+        self.up += b"".join(chunks)
+
+    def reply(self):
+        chunks = frames.pack([("reply", self.listener_said)])
+        self.listener_said += 1
+        self.listener.keep(chunks, resume.frame_nbytes(chunks))
+        self.down += b"".join(chunks)
+
+    def carry(self):
+        nbytes = self.chance.randrange(len(self.up) + 1)
+        self._hear(self.listener_reader, bytes(self.up[:nbytes]), self.listener)
+        del self.up[:nbytes]
+        self.owner.inbox += [[message[1:] for message in batch] for batch in self.listener_reader.batches]
+        self.listener_reader.batches.clear()
+        nbytes = self.chance.randrange(len(self.down) + 1)
+        self._hear(self.connector_reader, bytes(self.down[:nbytes]), self.connector)
+        del self.down[:nbytes]
+        self.replies += [message[1] for batch in self.connector_reader.batches for message in batch]
+        self.connector_reader.batches.clear()
+
+    @staticmethod
+    def _hear(reader, data, session):
+        reader.received.append(data)
+        reader.take()
+        session.acknowledge(reader.acknowledged)
+
+    def acknowledge(self):
+        self.down += frames.acknowledgement(self.owner.frames)
+        self.up += frames.acknowledgement(self.connector_reader.taken)
+
+    def break_off(self):
+        self.up.clear()
+        self.down.clear()
+        for reader in (self.connector_reader, self.listener_reader):
+            reader.go_on_with(FrameReader())
+        up = self.connector.resumed(self.listener_reader.taken, self.connector_reader.taken)
+        down = self.listener.resumed(self.connector_reader.taken, 0)
+        self.up += b"".join(chunk for frame in up for chunk in frame)
+        self.down += b"".join(chunk for frame in down for chunk in frame)
+
+    def restart(self):
+        """The listener dies with all that it has not written down; maybe the next one dies before it is heard of."""
+        was = self.connector.was
+        for _ in range(self.chance.choice([1, 1, 2])):
+            recorded = self.frames
+            terms = Terms.new("cluster/2", 1, 1)
+            self.begin(terms, max(recorded, was.acknowledged))
+        self.connector_reader.go_on_with(FrameReader())
+        self.connector_reader.count_anew()
+        for frame in self.connector.rejoined(terms, recorded):
+            self.up += b"".join(frame)
+
+    def check(self, seed):
+        assert self.effects == self.with_effects[: len(self.effects)], seed
+        assert self.connector.acknowledged <= self.owner.frames <= self.listener_reader.taken, seed
+        assert self.listener_reader.taken <= self.connector.sent, seed
+        assert self.replies == list(range(len(self.replies))), seed
+        seen = sorted(set(self.handled))
+        assert seen == list(range(len(seen))), seed  # none is skipped
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_any_history_of_breaks_and_restarts_has_each_effect_once_and_loses_no_frame(block):
+    for seed in range(block * 100, block * 100 + 100):
+        chance = random.Random(seed)
+        history = History(chance)
+        for _ in range(chance.randrange(50, 400)):
+            what = chance.choice(["say", "say", "reply", "carry", "carry", "handle", "handle", "tell", "break", "die"])
+            if what == "say":
+                history.say()
+            elif what == "reply":
+                history.reply()
+            elif what == "carry":
+                history.carry()
+            elif what == "handle" and history.owner.inbox:
+                history.owner.handle_one()
+            elif what == "tell":
+                history.acknowledge()
+            elif what == "break":
+                history.break_off()
+            elif what == "die" and chance.random() < 0.3:
+                history.restart()
+            history.check(seed)
+        while history.up or history.owner.inbox:
+            history.carry()
+            while history.owner.inbox:
+                history.owner.handle_one()
+        history.check(seed)
+        assert history.effects == history.with_effects, seed
+        assert sorted(set(history.handled)) == list(range(history.said)), seed
+        history.acknowledge()
+        while history.down:
+            history.carry()
+        assert not history.connector.kept, seed
+
+
+def test_an_end_of_which_more_is_recorded_than_it_has_sent_is_none_of_ours():
+    session = Resumption(Terms.new("cluster/1", 1, 1), is_safe_when_taken=False)
+    session.keep([b"1"], 1)
+    session.keep([b"2"], 1)
+    session.acknowledge(1)
+    with pytest.raises(ProtocolError):
+        session.rejoined(Terms.new("cluster/2", 1, 1), 3)
+    assert session.rejoined(Terms.new("cluster/2", 1, 1), 0) == [[b"2"]]
+    assert session.sent == 2
+    with pytest.raises(ProtocolError):
+        session.resumed(3, 0)

@@ -327,7 +327,7 @@ def test_a_session_that_is_about_to_end_is_not_taken_up_again(end):
             terms = theirs.session.terms
             getattr(theirs, end)()
             with pytest.raises(Refused, match="the session has ended"):
-                _Known(served.listener, begins=True).find(terms.id, terms.epoch, "client")
+                _Known(served.listener, waits=True).find(terms.id, terms.epoch, "client")
             ours.abort()
 
     run(main())
