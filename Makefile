@@ -12,7 +12,7 @@ PARALLEL ?= --numprocesses auto --dist worksteal
 export PYTHONDONTWRITEBYTECODE =
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo docs test test-fast test-all attack check lint types protocol-docs simulate bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-durable bench-fragmentation bench-actors install clean
+.PHONY: help demo docs test test-fast test-all attack chaos check lint types protocol-docs simulate bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-durable bench-fragmentation bench-actors install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make test-fast    those that start no process, server or cluster: about a minute on two idle cores"
 	@echo "make test-all     the tests on every Python that is promised and that this machine has; ARGS=\"-- tests/client\""
 	@echo "make attack       the long campaigns of tests/attack: ten minutes each, or SECONDS=N; SEED=N repeats one"
+	@echo "make chaos        kill and stop processes of a working cluster for ten minutes, or SECONDS=N; SEED=N repeats one"
 	@echo "make simulate     whole clusters in pretended time, with faults: a million events of a thousand seeds; ARGS=\"--help\""
 	@echo "make check        lint, types and tests"
 	@echo "make lint         ruff, and the contracts of layering (.importlinter)"
@@ -57,6 +58,9 @@ test-all: $(VENV)/.test
 
 attack: $(VENV)/.test
 	HOLDFAST_ATTACK_SECONDS=$(SECONDS) HOLDFAST_ATTACK_SEED=$(SEED) $(BIN)/python -m pytest tests/attack $(ARGS)
+
+chaos: $(VENV)/.test
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 simulate: $(VENV)/.test
 	$(BIN)/python -m tests.simulator $(ARGS)

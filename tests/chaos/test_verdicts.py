@@ -1,0 +1,71 @@
+"""Which errors are explained by what was done, and which are failures."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.operations import OPERATIONS
+from tests.chaos.timeline import Answer, Deed, Timeline
+from tests.chaos.verdicts import ALLOWED, judge
+from tests.chaos.victims import VICTIMS
+
+SILENCE_SECONDS = 6.0
+
+
+def answer(operation: str, error: str, text: str = "", fragile: tuple[str, ...] = ()) -> Answer:
+    return Answer(0, operation, 1.0, 9.0, error, text, fragile)
+
+
+def killed(kind: str, count: int = 1, when: float = 5.0) -> list[Deed]:
+    return [Deed(when, "killed", kind, 100 + number) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("what", "deeds", "explained"),
+    [
+        (answer("scattered", "ObjectLostError", "the data 'k' is lost", ("k",)), killed("agent"), True),
+        (answer("scattered", "ObjectLostError", "the data 'k' is lost", ("k",)), killed("worker", 9), False),
+        (answer("scattered", "ObjectLostError", "something is lost", ("k",)), killed("agent"), False),
+        (answer("keep", "ObjectLostError", "the data 'k' is lost"), killed("agent", 9), False),
+        (answer("tasks", "KilledWorker"), killed("worker", 3), True),
+        (answer("tasks", "KilledWorker"), killed("worker", 2), False),
+        (answer("tasks", "KilledWorker"), killed("page maker", 9), False),
+        (answer("actor", "ActorLostError"), killed("worker"), True),
+        (answer("actor", "ActorLostError"), killed("client"), False),
+        (answer("tasks", "ActorLostError"), killed("worker"), False),
+        (answer("beside_scheduler", "ConnectError"), killed("assistant"), True),
+        (answer("tasks", "ConnectError"), killed("assistant"), False),
+        (answer("tasks", "TimeoutError"), killed("worker", 99), False),
+        (answer("tasks", "Wrong"), killed("worker", 99), False),
+    ],
+)
+def test_an_error_has_to_be_explained(what: Answer, deeds: list[Deed], explained: bool) -> None:
+    assert (judge(what, deeds, SILENCE_SECONDS) is not None) is explained
+
+
+def test_a_host_that_stood_still_for_long_may_be_given_up() -> None:
+    lost = answer("scattered", "ObjectLostError", "k", ("k",))
+    assert judge(lost, [Deed(5.0, "stopped", "agent", 7, SILENCE_SECONDS)], SILENCE_SECONDS)
+    assert not judge(lost, [Deed(5.0, "stopped", "agent", 7, 0.1)], SILENCE_SECONDS)
+
+
+def test_only_deeds_of_its_time_explain_an_error() -> None:
+    timeline = Timeline(began=0.0)
+    for deed in (*killed("agent", when=0.5), *killed("agent", when=9.5)):
+        timeline.add(deed.when, deed)
+    assert not list(timeline.deeds(1.0, 9.0))
+    assert len(list(timeline.deeds(0.0, 10.0))) == 2
+
+
+def test_the_tables_name_what_there_is() -> None:
+    operations = {operation.__name__ for operation in OPERATIONS}
+    assert all(set(allowed.operations) <= operations for allowed in ALLOWED)
+    assert len({victim.module for victim in VICTIMS}) == len(VICTIMS)
+
+
+def test_the_timeline_is_in_order() -> None:
+    timeline = Timeline(began=0.0)
+    timeline.add(2.0, "second")
+    timeline.add(1.0, Deed(1.0, "killed", "worker", 7))
+    assert timeline.lines() == ["    1.000  killed worker 7", "    2.000  second"]
+    assert timeline.lines(1) == ["    2.000  second"]

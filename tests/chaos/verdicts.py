@@ -1,0 +1,103 @@
+"""Which errors may reach a user, and when: a table. Every other error is a failure of the system.
+
+An error has to be explained by what was done to the cluster since the oldest of what the operation used was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from holdfast.cluster.scheduler.machine.machine import MAX_FAILURES
+from tests.chaos.timeline import Answer, Deed
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What was done to the cluster while an operation, or what it used, was there.
+
+    Attributes
+    ----------
+    deeds : tuple of Deed
+    silence_seconds : float
+        A host that is silent for so long is given up.
+    """
+
+    deeds: tuple[Deed, ...]
+    silence_seconds: float
+
+    def killed(self, *kinds: str) -> int:
+        """How many processes of these kinds were killed."""
+        return sum(deed.act == "killed" and deed.kind in kinds for deed in self.deeds)
+
+    def hosts_gone(self) -> int:
+        """How many hosts have died, or may have been given up since they stood still."""
+        silent = sum(
+            deed.act == "stopped" and deed.kind in ("agent", "scheduler") and deed.seconds >= self.silence_seconds / 2
+            for deed in self.deeds
+        )
+        return self.killed("agent") + silent
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """An error that may reach a user.
+
+    Attributes
+    ----------
+    error : str
+        Its type.
+    operations : tuple of str
+        Where it may; empty: everywhere.
+    when : callable
+        ``when(answer, circumstances)``: whether it may, here.
+    why : str
+        What the documentation says of it.
+    """
+
+    error: str
+    operations: tuple[str, ...]
+    when: Callable[[Answer, Circumstances], bool]
+    why: str
+
+
+def _names_fragile(answer: Answer, circumstances: Circumstances) -> bool:
+    return circumstances.hosts_gone() > 0 and any(key in answer.text for key in answer.fragile)
+
+
+def _killed_often(answer: Answer, circumstances: Circumstances) -> bool:
+    return circumstances.killed("worker", "agent") >= MAX_FAILURES
+
+
+def _actor_gone(answer: Answer, circumstances: Circumstances) -> bool:
+    return circumstances.killed("worker") + circumstances.hosts_gone() > 0
+
+
+def _assistant_gone(answer: Answer, circumstances: Circumstances) -> bool:
+    return circumstances.killed("assistant") > 0
+
+
+ALLOWED = (
+    Allowed(
+        "ObjectLostError", ("scattered",), _names_fragile,
+        "data with one copy and no recipe is lost with its host, and the error names it",
+    ),
+    Allowed(
+        "KilledWorker", (), _killed_often,
+        f"a task is given up when it is charged for the deaths of {MAX_FAILURES} workers",
+    ),
+    Allowed("ActorLostError", ("actor",), _actor_gone, "the state of an actor is lost with its worker"),
+    Allowed(
+        "ConnectError", ("beside_scheduler",), _assistant_gone,
+        "what the assistant was doing is an error for those that wait for it",
+    ),
+)  # fmt: skip
+
+
+def judge(answer: Answer, deeds: Iterable[Deed], silence_seconds: float) -> Allowed | None:
+    """The row of the table that explains the error of an answer; None: nothing does."""
+    circumstances = Circumstances(tuple(deeds), silence_seconds)
+    for allowed in ALLOWED:
+        if answer.error == allowed.error and (not allowed.operations or answer.operation in allowed.operations):
+            return allowed if allowed.when(answer, circumstances) else None
+    return None
