@@ -57,19 +57,31 @@ def _full_address(address: str | None) -> str:
 
 def restarting_here(address: str) -> list[dict[str, Any]]:
     """What this user's processes on this host tell of node agents of a cluster that they are starting again."""
-    now = time.time()
-    found = []
+    return [
+        _until_now(place, entry["time"])
+        for entry in _parts_here()
+        if entry["address"] == address
+        for place in entry.get("restarting") or ()
+    ]
+
+
+def scheduler_here(address: str) -> dict[str, Any] | None:
+    """What the process of this user on this host that keeps the scheduler at an address tells of it; None: there is
+    none."""
     for entry in _parts_here():
-        if entry["address"] == address:
-            for place in entry.get("restarting") or ():
-                since = now - entry["time"]
-                left, died = place.get("next_start_seconds"), place.get("last_death_seconds")
-                if left is not None:
-                    left = max(0.0, left - since)
-                if died is not None:
-                    died += since
-                found.append({**place, "next_start_seconds": left, "last_death_seconds": died})
-    return found
+        if entry["address"] == address and entry.get("scheduler"):
+            return _until_now(entry["scheduler"], entry["time"])
+    return None
+
+
+def _until_now(place: dict[str, Any], said: float) -> dict[str, Any]:
+    since = time.time() - said
+    left, died = place.get("next_start_seconds"), place.get("last_death_seconds")
+    if left is not None:
+        left = max(0.0, left - since)
+    if died is not None:
+        died += since
+    return {**place, "next_start_seconds": left, "last_death_seconds": died}
 
 
 def store_memory_here() -> int:

@@ -26,7 +26,7 @@ from holdfast.cluster.deploy.interfaces import address_of_interface
 from holdfast.cluster.deploy.options import preloads_of
 from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, NodePlan, plan_nodes
 from holdfast.cluster.deploy.scheduler_file import wait_for_address
-from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
+from holdfast.cluster.deploy.service import STOP_SECONDS, default_state_directory, service_arguments
 from holdfast.cluster.processes.log_files import default_root
 from holdfast.cluster.processes.parent import ChildProcess, spawn
 from holdfast.cluster.tables import count
@@ -131,6 +131,15 @@ _OPTIONS = {
     "HOLDFAST_DURABLE, or ~/.local/state/holdfast/durable.",
 )
 @click.option(
+    "--state-directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="HOLDFAST_STATE_DIRECTORY",
+    metavar="PATH",
+    help="With --head: where the scheduler writes down what it decides, so that another one can go on if it dies, also "
+    "after a new start. Default: HOLDFAST_STATE_DIRECTORY, or a directory for this address in "
+    "~/.local/state/holdfast/state.",
+)
+@click.option(
     "--name",
     help="This host's name in the cluster. Default: its host name. If a host of the cluster has that name already, a "
     "number is added, as in 'alpha.2'.",
@@ -184,6 +193,7 @@ def start(
     resources: dict[str, float] | None,
     spill_directory: str | None,
     durable: str | None,
+    state_directory: Path | None,
     name: str | None,
     preload: tuple[str, ...],
     preload_argv: tuple[str, ...],
@@ -197,8 +207,12 @@ def start(
     """Start a cluster on this host, or join this host to one.
 
     The command returns when the cluster is ready, and leaves it running. A worker that dies is started again, and so
-    is the node agent, the process that keeps the workers and the object store of a host. 'holdfast status' says what
-    died, when and why.
+    are the scheduler and the node agent, the process that keeps the workers and the object store of a host. 'holdfast
+    status' says what died, when and why.
+
+    When the scheduler dies, the cluster goes on as soon as another one runs: hosts, workers and clients wait for it. If
+    all processes of the head have been killed, the same command at the same address goes on from the state directory.
+    'holdfast stop' ends a cluster for good: only what was published durably is there again after that.
 
     \b
     Examples:
@@ -225,6 +239,8 @@ def start(
       HOLDFAST_CLIENT_RESUME_TIMEOUT  for a client whose connection broke (30)
       HOLDFAST_SILENCE_TIMEOUT        for a host that says nothing (30)
       HOLDFAST_NO_WORKER_TIMEOUT      for a worker that may run a task (30)
+      HOLDFAST_SCHEDULER_TIMEOUT      for a scheduler that has died (60)
+      HOLDFAST_RECOVERY_TIMEOUT       for hosts and workers, when a scheduler goes on (10)
 
     HOLDFAST_EVENTS_LOG_LENGTH says how many events of each topic its scheduler keeps (100,000), and
     HOLDFAST_PROFILE_INTERVAL that the workers of a host take profiles from the beginning on, every so many seconds.
@@ -247,6 +263,12 @@ def start(
     if address is not None and durable is not None:
         raise click.UsageError("--durable is the cluster's; give it with --head")
     place = None if durable is None else normal_url(durable)
+    listen = host or LOOPBACK
+    chosen_port = DEFAULT_PORT if port is None else port
+    if not head:
+        state_directory = None  # HOLDFAST_STATE_DIRECTORY is for heads
+    elif state_directory is None:
+        state_directory = default_state_directory(listen, chosen_port)
     kind = "head" if head else "host"
     if address is not None:
         address = format_address(*parse_address(address))
@@ -256,7 +278,6 @@ def start(
         name = _free_name(name, address, token)
     else:
         token = tokens.load_token(create=True)
-    listen = host or LOOPBACK
     own_address = _own_address(host, address)
     taken = store_memory_here()
     try:
@@ -280,13 +301,14 @@ def start(
         kind,
         plan,
         host=listen,
-        port=DEFAULT_PORT if port is None else port,
+        port=chosen_port,
         address=address or "",
         log_directory=logs,
         timeout=timeout,
         scheduler_file=scheduler_file if head else None,
         pid_file=pid_file,
         durable=place,
+        state_directory=state_directory,
     )
     with tokens.handed_down(token) as token_fd:
         child = spawn(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from holdfast.cluster import protocol
-from holdfast.cluster.cli.find import address_option, ask_cluster, restarting_here
+from holdfast.cluster.cli.find import address_option, ask_cluster, restarting_here, scheduler_here
 from holdfast.cluster.cli.screen import Screen
 from holdfast.cluster.tables import (
     MISSING,
@@ -80,7 +80,9 @@ def _look(as_json: bool, address: str | None) -> str:
     report = ask_cluster(address, protocol.requests.STATUS)
     # This command itself is a client while it asks.
     report["clients"] = max(0, (report.get("clients") or 0) - 1)
-    report["restarting"] = restarting_here(report["scheduler"]["address"])
+    here = report["scheduler"]["address"]
+    report["restarting"] = restarting_here(here)
+    report["scheduler_place"] = scheduler_here(here)
     return json.dumps(report, default=str) if as_json else render(report, terminal_width())
 
 
@@ -106,6 +108,7 @@ def render(report: dict[str, Any], width: int | None = None) -> str:
             ]
         ),
     ]
+    blocks[1] = "\n".join([blocks[1], *_scheduler(scheduler, report.get("scheduler_place"))])
     blocks += [_host(address, node, width) for address, node in nodes.items()]
     blocks += [_absent(host) for host in report.get("absent") or ()]
     blocks += [f"Host {_restarts(place)}" for place in report.get("restarting") or ()]
@@ -122,6 +125,27 @@ def render(report: dict[str, Any], width: int | None = None) -> str:
     names = ", ".join(shorten(str(name), 60) for name in datasets[:20]) + (", …" if len(datasets) > 20 else "")
     blocks.append("Datasets: " + "\n".join([names or "none", *_one_copy(report.get("one_copy") or {})]))
     return "\n".join(blocks[:2]) + "\n\n" + "\n\n".join(blocks[2:])
+
+
+def _scheduler(scheduler: dict[str, Any], place: dict[str, Any] | None) -> list[str]:
+    """What is to be known of a scheduler with which not all is as ever."""
+    lines = []
+    if place is not None and (died := _restarts({**place, "name": "Scheduler"})):
+        lines.append(died)
+    if scheduler.get("recovering"):
+        lines.append("Scheduler: goes on where another one has ended, and waits for hosts and workers")
+    journal = scheduler.get("journal") or {}
+    if journal.get("stuck"):
+        lines.append(f"Journal: nothing goes on until it can be written: {journal['stuck']}")
+    elif journal.get("full"):
+        lines.append(f"Journal: disk full: new work is refused until there is room in {journal.get('directory')}")
+    if damage := journal.get("damage"):
+        lines.append(
+            f"Journal: damaged; nothing that it can't account for is deleted ('holdfast state verify "
+            f"{journal.get('directory')}'):"
+        )
+        lines += [f"  {each}" for each in damage]
+    return lines
 
 
 def _waiting_tasks(report: dict[str, Any], width: int | None) -> str:

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from holdfast.cluster import protocol
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.deploy.cluster_processes import kill_strays
+from holdfast.cluster.journal.directory import forget
 from holdfast.cluster.processes import run_directory
 from holdfast.cluster.processes.parent import require_pidfds
 from holdfast.cluster.tables import count, format_duration, shorten
@@ -153,4 +155,6 @@ def _stop(service: dict[str, Any], timeout: float) -> bool:
     # What it owned ends with it; see that it does.
     if service.get("id"):
         kill_strays(service["id"], 1.0)
+    if killed and service.get("state_directory"):
+        forget(Path(service["state_directory"]))
     return killed

@@ -11,7 +11,8 @@
 ``local.py``                `LocalCluster`: a cluster on this machine that lives as long as a Python object
 ``options.py``              what its options mean; ``plan.py``: how many hosts, workers, threads, how much memory
 ``local_life.py``           how its parts begin and end
-``cluster_processes.py``    these are processes; ``keeper.py`` starts node agents again
+``cluster_processes.py``    these are processes; ``keeper.py`` starts node agents again,
+                            ``scheduler_place.py`` the scheduler
 ``in_process.py``           or all of it is in this process
 ``local_workers.py``        which workers it has, and how many
 ``host_plans.py``           which workers its hosts are to have; ``local_scaling.py`` tells the hosts

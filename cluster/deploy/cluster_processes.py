@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,9 @@ from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.deploy.keeper import AgentKeeper, AgentPlace
 from holdfast.cluster.deploy.plan import NodePlan
+from holdfast.cluster.deploy.scheduler_place import SchedulerPlace
+from holdfast.cluster.durations import scheduler_timeout
+from holdfast.cluster.journal.directory import forget
 from holdfast.cluster.processes import run_directory
 from holdfast.cluster.processes.forking import Forker
 from holdfast.cluster.processes.parent import ChildProcess
@@ -51,7 +55,8 @@ class LocalProcesses:
 
     Attributes
     ----------
-    scheduler : ChildProcess or None
+    scheduler_place : SchedulerPlace or None
+        Has the scheduler, if it is one of ours.
     places : list of AgentPlace
         Of the node agents.
     keeper : AgentKeeper or None
@@ -70,7 +75,7 @@ class LocalProcesses:
         scheduler_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = secrets.token_hex(8)
-        self.scheduler: ChildProcess | None = None
+        self.scheduler_place: SchedulerPlace | None = None
         self.places: list[AgentPlace] = []
         self.keeper: AgentKeeper | None = None
         self.scheduler_address = ""
@@ -85,9 +90,34 @@ class LocalProcesses:
         )
         self._owner_pid = os.getpid()
         self._stopped = False
+        self._state: Path | None = None
+        self._arguments: list[str] = []  # the scheduler's
 
-    def start_cluster(self, host: str, port: int, plans: Sequence[NodePlan], timeout: float) -> None:
+    def start_cluster(
+        self,
+        host: str,
+        port: int,
+        plans: Sequence[NodePlan],
+        timeout: float,
+        *,
+        state_directory: Path | None = None,
+        is_temporary: bool = True,
+    ) -> None:
         """Start a scheduler and node agents; return when all of them are ready.
+
+        Parameters
+        ----------
+        host, port
+            What the scheduler listens on.
+        plans
+            What each node agent is to be.
+        timeout
+            Seconds for all of it.
+        state_directory
+            Where the scheduler keeps its journal. If it dies, another one goes on from there.
+        is_temporary
+            Whether that directory goes with this process. If not, what this process leaves there when it is killed is
+            for the next one.
 
         Raises
         ------
@@ -96,18 +126,23 @@ class LocalProcesses:
         """
         deadline = time.monotonic() + timeout
         sock = bound_socket(host, port)
+        self._state = state_directory
         try:
             bound_host, bound_port = sock.getsockname()[:2]
             self.scheduler_address = format_address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), bound_port)
-            arguments = ["--host", bound_host, "--port", str(bound_port), *self._scheduler_arguments()]
-            self.scheduler = self._fork(
-                "scheduler", "scheduler", arguments, deadline, pass_fds={"--listen-fd": sock.fileno()}
+            self._arguments = ["--host", bound_host, "--port", str(bound_port), *self._scheduler_arguments()]
+            if state_directory is not None:
+                self._arguments += ["--state-directory", str(state_directory)]
+                self._arguments += ["--temporary-state"] if is_temporary else []
+            child = self._fork(
+                "scheduler", "scheduler", self._arguments, deadline, pass_fds={"--listen-fd": sock.fileno()}
             )
+            fork_again = None if state_directory is None else self._fork_scheduler_again
+            self.scheduler_place = SchedulerPlace(child, sock, fork_again, scheduler_timeout())
         except BaseException:
+            sock.close()
             self.stop(FAILED_START_SECONDS)
             raise
-        finally:
-            sock.close()
         self.start_nodes(plans, deadline - time.monotonic())
 
     def start_nodes(self, plans: Sequence[NodePlan], timeout: float) -> None:
@@ -123,8 +158,9 @@ class LocalProcesses:
                 with dask_config.handed_down(self._dask_config) as config_fd:
                     place.child = self._fork("node", place.name, arguments, deadline, config_fd, may_fork=True)
             self._forker.prepare("holdfast.cluster.worker.__main__")
-            if self.scheduler is not None:
-                self.scheduler.wait_ready(max(0.0, deadline - time.monotonic()))
+            if self.scheduler_place is not None:
+                self.scheduler_place.child.wait_ready(max(0.0, deadline - time.monotonic()))
+                self.scheduler_place.is_ready()
             for place in self.places:
                 assert place.child is not None
                 place.info = place.child.wait_ready(max(0.0, deadline - time.monotonic()))
@@ -134,8 +170,8 @@ class LocalProcesses:
             raise
 
     def keep(self, on_change: Callable[[], object]) -> AgentKeeper:
-        """From here on start agents again that die; ``on_change()`` is called, in a thread, when `describe` changes."""
-        self.keeper = AgentKeeper(self.places, self.scheduler, self._fork_again, on_change)
+        """From here on start again what dies; ``on_change()`` is called, in a thread, when `describe` changes."""
+        self.keeper = AgentKeeper(self.places, self.scheduler_place, self._fork_again, on_change)
         return self.keeper
 
     def _scheduler_arguments(self) -> list[str]:
@@ -210,10 +246,21 @@ class LocalProcesses:
                 may_fork=True,
             )
 
+    async def _fork_scheduler_again(self, sock: socket.socket) -> ChildProcess:
+        """Another scheduler, for the place of one that has died."""
+        with tokens.handed_down(self._token) as token_fd:
+            return await self._forker.fork_async(
+                "holdfast.cluster.scheduler.__main__",
+                [*self._arguments, "--log-level", self._log_level],
+                "scheduler",
+                log_file=self._log_of("scheduler"),
+                pass_fds={tokens.OPTION: token_fd, "--listen-fd": sock.fileno()},
+            )
+
     @property
     def scheduler_pid(self) -> int:
         """The process of the scheduler; this one, if it has none of ours."""
-        return self._owner_pid if self.scheduler is None else self.scheduler.pid
+        return self._owner_pid if self.scheduler_place is None else self.scheduler_place.child.pid
 
     @property
     def owner_pid(self) -> int:
@@ -236,7 +283,8 @@ class LocalProcesses:
     @property
     def log_files(self) -> list[Path]:
         """The logs of all that were started."""
-        names = ["fork-server", *(["scheduler"] if self.scheduler is not None else []), *(p.name for p in self.places)]
+        schedulers = [] if self.scheduler_place is None else ["scheduler"]
+        names = ["fork-server", *schedulers, *(place.name for place in self.places)]
         return [log for name in names if (log := self._log_of(name)) is not None]
 
     def _log_of(self, name: str) -> Path | None:
@@ -255,6 +303,8 @@ class LocalProcesses:
             "nodes": [info["address"] for info in self.node_infos],
             "object_store_memory": sum(place.plan.store_capacity for place in self.places),
             "restarting": self.restarting(),
+            "scheduler": None if self.scheduler_place is None else self.scheduler_place.describe(),
+            "state_directory": None if self._state is None else str(self._state),
             "time": time.time(),
         }
 
@@ -265,7 +315,8 @@ class LocalProcesses:
     def died(self) -> list[str]:
         """What has ended and doesn't run again, in words."""
         down = [f"{place.name} {place.ended}" for place in self.places if place.info is None]
-        return [*down, *([ended] if self.keeper is not None and (ended := self.keeper.scheduler_end) else [])]
+        place = self.scheduler_place
+        return [*down, *([place.ended] if place is not None and place.ended is not None else [])]
 
     def stop(self, timeout: float) -> None:
         """Stop all of them and wait; kill those that take longer than ``timeout`` seconds. Twice is no error."""
@@ -284,7 +335,7 @@ class LocalProcesses:
     def _stop(self, deadline: float) -> None:
         self._keep_no_more()
         # Node agents first: with the scheduler gone they would only try to find it again.
-        for group in (self._agents(), [self.scheduler] if self.scheduler is not None else []):
+        for group in (self._agents(), self._schedulers()):
             for child in group:
                 child.terminate()
             for child in group:
@@ -293,9 +344,12 @@ class LocalProcesses:
 
     def _kill(self) -> None:
         self._keep_no_more()
-        for child in (*self._agents(), *([self.scheduler] if self.scheduler is not None else [])):
+        for child in (*self._agents(), *self._schedulers()):
             child.stop(0)
         self._end_with(0.0)
+
+    def _schedulers(self) -> list[ChildProcess]:
+        return [] if self.scheduler_place is None else [self.scheduler_place.child]
 
     def _keep_no_more(self) -> None:
         if self.keeper is not None:
@@ -305,8 +359,18 @@ class LocalProcesses:
     def _end_with(self, timeout: float) -> None:
         self._forker.close()
         kill_strays(self.id, timeout)
+        self._forget_state()
+        if self.scheduler_place is not None:
+            self.scheduler_place.close()
         run_directory.sweep()
         self._stopped = True
+
+    def _forget_state(self) -> None:
+        """A scheduler that ends in order leaves nothing to go on with. One that did not, since it was down, must not
+        either, if the cluster was stopped; but what was given up may still be of use."""
+        place = self.scheduler_place
+        if self._state is not None and place is not None and place.child.returncode != 0 and not place.was_given_up:
+            forget(self._state)
 
     def _agents(self) -> list[ChildProcess]:
         return [place.child for place in self.places if place.child is not None]

@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from holdfast.cluster.comm.listening import bound_socket
@@ -31,8 +32,19 @@ class LocalThreads:
         self._plans: list[NodePlan] = []
         self._owner_pid = os.getpid()
 
-    def start_cluster(self, host: str, port: int, plans: Sequence[NodePlan], timeout: float) -> None:
-        """Start a scheduler and node agents; return when all of them are ready."""
+    def start_cluster(
+        self,
+        host: str,
+        port: int,
+        plans: Sequence[NodePlan],
+        timeout: float,
+        *,
+        state_directory: Path | None = None,
+    ) -> None:
+        """Start a scheduler and node agents; return when all of them are ready.
+
+        No state is kept: what is a part of this process does not die alone.
+        """
         sock = bound_socket(host, port)
         self._thread = LoopThread("holdfast-cluster")
         try:

@@ -6,12 +6,13 @@ ended:
 
 ================================ ======================================================================================
 it was told to close (code 0)    nothing, until the cluster is to have workers there again (`AgentKeeper.refill`)
-it has left (`LEFT_EXIT_CODE`):  if the scheduler is a process of ours, and lives, another is started; if it runs
-it lost the scheduler            elsewhere, it is gone, and with it the cluster
+it has left (`LEFT_EXIT_CODE`):  if the scheduler is a process of ours, another is started; if it runs elsewhere, it
+it lost the scheduler            is gone, and with it the cluster
 anything else                    another is started, for ever (`cluster/processes/restarts.py` says when)
 ================================ ======================================================================================
 
-When a scheduler of ours ends, the cluster has ended: no agent is started any more.
+When a scheduler of ours has ended, and no other goes on (`scheduler_place.py`), the cluster has ended: no agent is
+started any more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.deploy.plan import NodePlan
+from holdfast.cluster.deploy.scheduler_place import SchedulerPlace
 from holdfast.cluster.processes.child import LEFT_EXIT_CODE
 from holdfast.cluster.processes.parent import ChildProcess, describe_exit
 from holdfast.cluster.processes.restarts import Restarts
@@ -75,8 +77,8 @@ class AgentKeeper:
     ----------
     places : sequence of AgentPlace
         Each with an agent that is ready.
-    scheduler : ChildProcess or None
-        The scheduler's process, if it is one of ours.
+    scheduler : SchedulerPlace or None
+        Has the scheduler, if it is one of ours.
     fork : callable
         ``fork(place)`` starts an agent for a place.
     on_change : callable
@@ -88,20 +90,17 @@ class AgentKeeper:
         There is something to read from this descriptor once nothing is left to watch.
     code : int
         Then: 0 if what had to run here was told to close, 1 if it failed.
-    scheduler_end : str or None
-        How a scheduler of ours has ended, in words, if it has.
     """
 
     def __init__(
         self,
         places: Sequence[AgentPlace],
-        scheduler: ChildProcess | None,
+        scheduler: SchedulerPlace | None,
         fork: Callable[[AgentPlace], Awaitable[ChildProcess]],
         on_change: Callable[[], object],
     ) -> None:
         self.over_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self.code = 0
-        self.scheduler_end: str | None = None
         self._places = places
         self._scheduler = scheduler
         self._fork = fork
@@ -127,7 +126,7 @@ class AgentKeeper:
         self._thread.loop.call_soon_threadsafe(self._refill, place)
 
     def _refill(self, place: AgentPlace) -> None:
-        if place.is_over and self.scheduler_end is None:
+        if place.is_over and (self._scheduler is None or self._scheduler.ended is None):
             place.is_over = False
             self._keepers.append(asyncio.ensure_future(self._keep(place, self._begin)))
 
@@ -135,9 +134,7 @@ class AgentKeeper:
         keepers = self._keepers = [asyncio.ensure_future(self._keep(place, self._first)) for place in self._places]
         try:
             if self._scheduler is not None:
-                code = await self._scheduler.exited()
-                self.scheduler_end = f"{self._scheduler.name} (pid {self._scheduler.pid}) {describe_exit(code)}"
-                logger.log(logging.INFO if code == 0 else logging.ERROR, "%s", self.scheduler_end)
+                code = await self._scheduler.keep(self._changed)
             else:
                 code = max(await asyncio.gather(*keepers))
             self.code = 0 if code == 0 else 1
@@ -166,7 +163,7 @@ class AgentKeeper:
         try:
             self._on_change()
         except OSError:
-            logger.exception("can't tell what becomes of the agents")
+            logger.exception("can't tell what becomes of the processes")
 
     def _is_last_word(self, code: int) -> bool:
         return code == 0 or (code == LEFT_EXIT_CODE and self._scheduler is None)

@@ -63,8 +63,8 @@ class LocalLife:
         """
         self._has_begun = True
         try:
-            self._parts.start_cluster(host, port, plans, patience)
             self._directory = RunDirectory.create("local")
+            self._parts.start_cluster(host, port, plans, patience, state_directory=self._directory.path / "state")
             self._tell()
             self._parts.keep(self._tell)
             if self._scheduler_file is not None:

@@ -1,8 +1,9 @@
 """What ``holdfast start`` leaves running: a process that owns a scheduler and a node agent, or only an agent.
 
 It holds the run directory by which ``holdfast status`` and ``holdfast stop`` find it, starts the others, starts the
-agent again when it dies (`keeper.py`), waits until it is told to stop or the cluster ends, and stops what is left. The
-others end when it ends, however it ends: ``python -m holdfast.cluster.deploy.service``.
+agent and the scheduler again when they die (`keeper.py`, `scheduler_place.py`), waits until it is told to stop or the
+cluster ends, and stops what is left. The others end when it ends, however it ends: ``python -m
+holdfast.cluster.deploy.service``.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def service_arguments(
     scheduler_file: Path | None = None,
     pid_file: Path | None = None,
     durable: str | None = None,
+    state_directory: Path | None = None,
 ) -> list[str]:
     """The command line of a service. ``kind``: ``head`` (``host`` and ``port`` count) or ``host`` (``address``)."""
     options = {
@@ -81,11 +83,25 @@ def service_arguments(
     }
     if durable is not None:
         options["--durable"] = durable
+    if state_directory is not None:
+        options["--state-directory"] = os.path.abspath(state_directory)
     if scheduler_file is not None:
         options["--scheduler-file"] = os.path.abspath(scheduler_file)
     if pid_file is not None:
         options["--pid-file"] = os.path.abspath(pid_file)
     return [part for option in options.items() for part in option]
+
+
+def default_state_directory(host: str, port: int) -> Path | None:
+    """Where the state of a cluster lies for which no place was named, if its scheduler listens there.
+
+    None, where nobody would find it again: the port is any free one, or this user has no home. Then the service keeps
+    the state for as long as it runs.
+    """
+    logs = log_files.default_root()
+    if not port or logs is None:
+        return None
+    return logs.parent / "state" / f"{host.replace(':', '_')}-{port}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,6 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scheduler-file", type=Path)
     parser.add_argument("--pid-file", type=Path)
     parser.add_argument("--durable")
+    parser.add_argument("--state-directory", type=Path)
     add_token_option(parser)
     add_process_options(parser)
     options = parser.parse_args(arguments)
@@ -121,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         try:
             directory = RunDirectory.create(options.kind)
-            _start(parts, options)
+            _start(parts, options, directory.path)
 
             def tell() -> dict[str, Any]:
                 info = {**parts.describe(), "log_directory": str(options.log_directory)}
@@ -177,11 +194,18 @@ def _write_pid(file: Path) -> None:
         raise HoldfastError(f"the file {file} can't be written: {error.strerror or error}; see --pid-file") from None
 
 
-def _start(parts: LocalProcesses, options: argparse.Namespace) -> None:
+def _start(parts: LocalProcesses, options: argparse.Namespace, own: Path) -> None:
     sweep()
     plan = NodePlan(**json.loads(options.plan))
     if options.kind == "head":
-        parts.start_cluster(options.host, options.port, [plan], options.timeout)
+        parts.start_cluster(
+            options.host,
+            options.port,
+            [plan],
+            options.timeout,
+            state_directory=options.state_directory or own / "state",
+            is_temporary=options.state_directory is None,
+        )
     else:
         parts.scheduler_address = options.address
         parts.start_nodes([plan], options.timeout)

@@ -64,16 +64,19 @@ class StateDirectory:
         The id of the cluster.
     epoch
         How many have had it, with this one: no two schedulers of a cluster have the same.
+    is_temporary
+        Whether it need not survive the machine: then nothing is synced.
     """
 
-    def __init__(self, path: Path, cluster: str, epoch: int, lock: int) -> None:
+    def __init__(self, path: Path, cluster: str, epoch: int, lock: int, *, is_temporary: bool) -> None:
         self.path = path
         self.cluster = cluster
         self.epoch = epoch
+        self.is_temporary = is_temporary
         self._lock = lock
 
     @classmethod
-    def open(cls, path: Path) -> StateDirectory:
+    def open(cls, path: Path, *, is_temporary: bool = False) -> StateDirectory:
         """Take a directory for this process; make it if there is none.
 
         Raises
@@ -90,8 +93,8 @@ class StateDirectory:
         try:
             _take(path, lock)
             _forget_to_the_end(path)
-            cluster = _identity_anyhow(path) or _found(path)
-            epoch = _next_epoch(path)
+            cluster = _identity_anyhow(path) or _found(path, sync=not is_temporary)
+            epoch = _next_epoch(path, sync=not is_temporary)
             for left in (path / "journal").glob(f"*{_NEW}"):
                 left.unlink()
         except OSError as error:
@@ -100,7 +103,7 @@ class StateDirectory:
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, cluster, epoch, lock)
+        return cls(path, cluster, epoch, lock, is_temporary=is_temporary)
 
     def __enter__(self) -> StateDirectory:
         return self
@@ -136,6 +139,19 @@ class StateDirectory:
             with place.open("wb") as file:
                 file.write(data)
         return place
+
+
+def forget(path: Path) -> None:
+    """A cluster has ended in order, and its scheduler could not do this: see `StateDirectory.forget`.
+
+    If it can't be done, that is logged: the next scheduler goes on with what is there.
+    """
+    try:
+        if (path / "journal").exists():
+            with StateDirectory.open(path) as directory:
+                directory.forget()
+    except (OSError, JournalError) as error:
+        logger.warning("the state in %s stays: %s", path, error)
 
 
 def files(path: Path) -> list[File]:
@@ -199,19 +215,19 @@ def _identity_anyhow(path: Path) -> str | None:
         found = None
     if found is None and (headings := list(_headings(path))):
         found = headings[-1].cluster
-        _write_identity(path, found)
+        _write_identity(path, found, sync=True)
     return found
 
 
-def _found(path: Path) -> str:
+def _found(path: Path, *, sync: bool) -> str:
     """A new cluster."""
     cluster = secrets.token_hex(8)
-    _write_identity(path, cluster)
+    _write_identity(path, cluster, sync=sync)
     return cluster
 
 
-def _write_identity(path: Path, cluster: str) -> None:
-    replace(path / "cluster.json", json.dumps({"format": FORMAT, "id": cluster}).encode() + b"\n")
+def _write_identity(path: Path, cluster: str, *, sync: bool) -> None:
+    replace(path / "cluster.json", json.dumps({"format": FORMAT, "id": cluster}).encode() + b"\n", sync=sync)
 
 
 def _headings(path: Path) -> Iterator[Heading]:
@@ -243,7 +259,7 @@ def _take(path: Path, lock: int) -> None:
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
 
 
-def _next_epoch(path: Path) -> int:
+def _next_epoch(path: Path, *, sync: bool) -> int:
     place = path / "epoch"
     try:
         epoch = int(place.read_bytes())
@@ -251,18 +267,24 @@ def _next_epoch(path: Path) -> int:
         epoch = 0
     # A scheduler begins a file before anybody hears of its epoch, so the files know when the other one is damaged.
     epoch = max([epoch, *(heading.epoch for heading in _headings(path))])
-    replace(place, b"%d\n" % (epoch + 1))
+    replace(place, b"%d\n" % (epoch + 1), sync=sync)
     return epoch + 1
 
 
-def replace(place: Path, data: bytes) -> None:
-    """Write a small file such that it is the old one or the new one, whatever happens."""
+def replace(place: Path, data: bytes, *, sync: bool) -> None:
+    """Write a small file such that it is the old one or the new one, whatever happens.
+
+    Only if it is synced that holds for what happens to the machine, too.
+    """
     beside = place.with_name(place.name + _NEW)
     with beside.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    rename(beside, place)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    beside.rename(place)
+    if sync:
+        sync_directory(place.parent)
 
 
 def beside(place: Path) -> Path:

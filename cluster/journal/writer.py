@@ -127,13 +127,15 @@ class Writer:
             self._go_on_in_another()
 
     def sync(self) -> None:
-        """Return when all that was written before is on the disk. In any thread.
+        """Return when all that was written before is on the disk. In any thread. At once, if it need not be there.
 
         Raises
         ------
         OSError
             It can't be brought there.
         """
+        if self._directory.is_temporary:
+            return
         with self._syncing:
             with self._changing:
                 current, closed = self._file, len(self._to_sync)
@@ -182,7 +184,8 @@ class Writer:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
             _write_all(descriptor, data)
-            sync_directory(path.parent)
+            if not self._directory.is_temporary:
+                sync_directory(path.parent)
         except OSError as error:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -204,7 +207,10 @@ class Writer:
             self._file_nbytes += FILE_NBYTES
             return
         with self._changing:
-            self._to_sync.append(self._file)
+            if self._directory.is_temporary:
+                os.close(self._file)
+            else:
+                self._to_sync.append(self._file)
             self._file = descriptor
         self._on_closed(closed)
 

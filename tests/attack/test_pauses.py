@@ -171,13 +171,15 @@ def test_a_client_reads_what_is_made_again_for_a_stopped_agent(cluster, client, 
         assert (there.result(DEADLINE_SECONDS) == make(3)).all()
 
 
-def test_when_the_scheduler_is_killed_while_an_agent_is_stopped_the_agent_ends(cluster):
-    one, other = (node["pid"] for node in cluster.nodes)
-    with stopped(one):
-        os.kill(cluster.scheduler_pid, signal.SIGKILL)
-        until(lambda: not psutil.pid_exists(other), "the other one ends at once")
-        assert psutil.pid_exists(one)
-    until(lambda: not psutil.pid_exists(one), "it ends when it goes on")
+def test_when_the_scheduler_is_gone_for_good_while_an_agent_is_stopped_the_agent_ends(monkeypatch):
+    monkeypatch.setenv("HOLDFAST_SCHEDULER_TIMEOUT", "0")
+    with LocalCluster(2, 1, n_hosts=2, object_store_memory="64 MiB") as cluster:
+        one, other = (node["pid"] for node in cluster.nodes)
+        with stopped(one):
+            os.kill(cluster.scheduler_pid, signal.SIGKILL)
+            until(lambda: not psutil.pid_exists(other), "the other one ends at once")
+            assert psutil.pid_exists(one)
+        until(lambda: not psutil.pid_exists(one), "it ends when it goes on")
 
 
 def test_campaign_of_pauses(cluster):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -247,7 +248,10 @@ def test_in_the_foreground_it_ends_with_the_command(eventually: Callable[..., An
 
 @pytest.mark.usefixtures("stopped")
 @pytest.mark.parametrize("victim", ["service", "scheduler"])
-def test_killing_what_it_stands_on_ends_it(victim: str, eventually: Callable[..., Any]) -> None:
+def test_killing_what_it_stands_on_ends_it(
+    victim: str, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_SCHEDULER_TIMEOUT", "0")
     address = address_in(holdfast("start", "--head", "--port", "0", *SMALL))
     everything = descendants()
     pids = {"service": services()[0]["pid"], "scheduler": json.loads(holdfast("status", "--json"))["scheduler"]["pid"]}
@@ -307,7 +311,10 @@ def test_stop_works_while_an_agent_can_not_be_started(tmp_path: Path, eventually
 
 @pytest.mark.usefixtures("stopped")
 @pytest.mark.parametrize("agents_too", [False, True])
-def test_a_host_whose_scheduler_was_killed_ends(agents_too: bool, eventually: Callable[..., Any]) -> None:
+def test_a_host_whose_scheduler_is_gone_for_good_ends(
+    agents_too: bool, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_SCHEDULER_TIMEOUT", "0")
     address = address_in(holdfast("start", "--head", "--port", "0", *SMALL))
     holdfast("start", "--address", address, *SMALL)
     everything = descendants()
@@ -317,6 +324,98 @@ def test_a_host_whose_scheduler_was_killed_ends(agents_too: bool, eventually: Ca
         os.kill(node["pid"], signal.SIGKILL)
     eventually(lambda: not services(), 60, "both have ended")
     eventually(lambda: not any(each.is_running() for each in everything), what="all of it ends")
+
+
+def scheduler_of(said: dict[str, Any]) -> int:
+    return int(said["scheduler"]["pid"])
+
+
+def epoch() -> tuple[str, int]:
+    """The cluster that runs here, and which of its schedulers."""
+    cluster, number = json.loads(holdfast("status", "--json"))["scheduler"]["epoch"].split("/")
+    return cluster, int(number)
+
+
+@pytest.mark.usefixtures("stopped")
+def test_a_scheduler_that_was_killed_is_started_again_where_it_was(eventually: Callable[..., Any]) -> None:
+    address = address_in(holdfast("start", "--head", "--port", "0", *SMALL))
+    killed, (cluster, number) = scheduler_of(json.loads(holdfast("status", "--json"))), epoch()
+    os.kill(killed, signal.SIGKILL)
+    said = eventually(lambda: scheduler_of(said) != killed and said if (said := _status()) else None, 30, "another")
+    assert said["scheduler"]["address"] == address
+    assert epoch() == (cluster, number + 1)
+    assert re.search(r"Scheduler: running; died 1 time, last \d+ s ago: was killed by SIGKILL", holdfast("status"))
+    log = Path(run_directory.running("head")[0]["log_directory"], "service.log").read_text()
+    assert "scheduler was killed by SIGKILL: another one goes on in" in log
+
+
+def _status() -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(holdfast("status", "--json")))
+    except AssertionError:
+        return None
+
+
+@pytest.mark.usefixtures("stopped")
+def test_a_head_all_of_whose_processes_were_killed_goes_on_at_its_address(
+    tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    state = tmp_path / "state"
+    start = ("start", "--head", "--port", "0", *SMALL, "--state-directory", str(state))
+    holdfast(*start)
+    cluster, number = epoch()
+    # Together: a service that dies alone tells the others.
+    family = [*descendants(), *(psutil.Process(service["pid"]) for service in services())]
+    for each in (signal.SIGSTOP, signal.SIGKILL):
+        for process in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, each)
+    psutil.wait_procs(family, 20)
+    holdfast(*start)
+    assert epoch() == (cluster, number + 1)
+    service = services()[0]["pid"]
+    os.kill(service, signal.SIGKILL)  # the others end by that, and leave the state to the next
+    eventually(lambda: not descendants(), what="all of it ends")
+    holdfast(*start)
+    assert epoch() == (cluster, number + 2)
+    holdfast("stop")
+    holdfast(*start)
+    other, _ = epoch()
+    assert other != cluster
+    holdfast("stop", "--force")
+    holdfast(*start)
+    assert epoch()[0] not in (cluster, other)
+
+
+@pytest.mark.usefixtures("stopped")
+def test_the_state_of_a_head_lies_at_a_place_for_its_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    holdfast("start", "--head", "--port", str(port), *SMALL)
+    place = tmp_path / "holdfast" / "state" / f"127.0.0.1-{port}"
+    assert json.loads(holdfast("status", "--json"))["scheduler"]["journal"]["directory"] == str(place)
+    assert place.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.usefixtures("stopped")
+def test_a_head_whose_scheduler_can_not_go_on_ends_and_says_so(
+    tmp_path: Path, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_SCHEDULER_TIMEOUT", "1")
+    state = tmp_path / "state"
+    holdfast("start", "--head", "--port", "0", *SMALL, "--state-directory", str(state))
+    logs = Path(run_directory.running("head")[0]["log_directory"])
+    everything = descendants()
+    (log,) = (state / "journal").glob("*.log")
+    (state / "cluster.json").write_text('{"format": 99, "id": "of a later version"}')
+    os.kill(scheduler_of(json.loads(holdfast("status", "--json"))), signal.SIGKILL)
+    eventually(lambda: not services(), 60, "it ends")
+    eventually(lambda: not any(each.is_running() for each in everything), what="all of it ends")
+    said = (logs / "service.log").read_text()
+    assert "a later version of Holdfast has made" in said
+    assert "it is given up after" in said
+    assert log.exists()
 
 
 def test_stop_by_force_leaves_nothing(eventually: Callable[..., Any]) -> None:

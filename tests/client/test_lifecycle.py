@@ -265,7 +265,8 @@ class TestEnding:
                 pending.result(timeout=20)
             other.close()
 
-    def test_a_killed_scheduler_ends_every_wait(self):
+    def test_a_killed_scheduler_that_nobody_waits_for_ends_every_wait(self, monkeypatch):
+        monkeypatch.setenv("HOLDFAST_SCHEDULER_TIMEOUT", "0")
         with (
             LocalCluster(n_workers=1, threads_per_worker=1, object_store_memory="64 MiB") as cluster,
             Client(cluster, set_as_default=False) as client,

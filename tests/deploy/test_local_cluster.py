@@ -27,6 +27,7 @@ from holdfast import AuthenticationError, ConnectError, HoldfastError, LocalClus
 from holdfast.cluster import protocol
 from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.deploy.in_process import LastingExecutor
+from holdfast.cluster.durations import SCHEDULER_TIMEOUT_VARIABLE
 from holdfast.cluster.processes import restarts, run_directory
 
 SMALL = {"object_store_memory": "64MB"}
@@ -264,7 +265,14 @@ def test_a_child_of_multiprocessing_does_not_close_it() -> None:
 # -- kill -9
 
 
-def test_killing_the_scheduler_leaves_nothing() -> None:
+@pytest.fixture
+def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a scheduler dies, the cluster ends."""
+    monkeypatch.setenv(SCHEDULER_TIMEOUT_VARIABLE, "0")
+
+
+@pytest.mark.usefixtures("nobody_waits")
+def test_killing_a_scheduler_that_nobody_waits_for_leaves_nothing() -> None:
     with small() as cluster:
         os.kill(cluster.scheduler_pid, signal.SIGKILL)
         with pytest.raises(ConnectError):
@@ -380,6 +388,7 @@ def test_without_its_launcher_an_agent_is_started_again_too(eventually: Any) -> 
         eventually(lambda: hosts_without(cluster, gone), 30, "it is there again")
 
 
+@pytest.mark.usefixtures("nobody_waits")
 def test_when_the_scheduler_has_died_no_agent_is_started_any_more(eventually: Any) -> None:
     with small() as cluster:
         os.kill(cluster.scheduler_pid, signal.SIGKILL)

@@ -48,6 +48,15 @@ class Inbox:
         Called after the last message, with the error that ended the connection, if any.
     needs_room
         Whether nothing is handled while the connection is full.
+    passes
+        Which messages are handled although the inbox is held.
+
+    Attributes
+    ----------
+    is_held : bool
+        Nothing else is handled, not even the end, until this is false again and `Inboxes.go_on` was called.
+    heard : float
+        When something of it was last handled, by `time.monotonic`, give or take the length of a turn.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class Inbox:
         ended: Callable[[Exception | None], None],
         *,
         needs_room: bool = False,
+        passes: Callable[[tuple[Any, ...]], bool] = lambda message: False,
     ) -> None:
         self._connection = connection
         self._handle = handle
@@ -66,9 +76,8 @@ class Inbox:
         self._jobs: deque[Iterator[None]] = deque()
         self._end: tuple[Exception | None] | None = None
         self._paused = False
-        #: Nothing is handled, not even the end, until this is false again and `Inboxes.go_on` was called.
+        self._passes = passes
         self.is_held = False
-        #: When something of it was last handled, by `time.monotonic`, give or take the length of a turn.
         self.heard = time.monotonic()
 
     def add(self, messages: Iterable[tuple[Any, ...]]) -> None:
@@ -96,7 +105,9 @@ class Inbox:
     @property
     def is_blocked(self) -> bool:
         """Whether nothing may be handled now: it is held, or has to wait for room in the connection."""
-        return self.is_held or (self._needs_room and self._end is None and self._connection.is_full)
+        if self.is_held and not self._jobs and not (self._messages and self._passes(self._messages[0])):
+            return True
+        return self._needs_room and self._end is None and self._connection.is_full
 
     def pause(self) -> None:
         """Have nothing more read until `resume`."""

@@ -35,7 +35,7 @@ from holdfast.cluster.journal.directory import StateDirectory, files
 from holdfast.cluster.journal.group_sync import GroupSync
 from holdfast.cluster.journal.recovery import Recovered, recover
 from holdfast.cluster.journal.tables import Tables
-from holdfast.cluster.journal.writer import FILE_NBYTES, Writer
+from holdfast.cluster.journal.writer import FILE_NBYTES, RESERVE_NBYTES, Writer
 from holdfast.cluster.scheduler.tasks.instructions import Instruction, Reply
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ RETRY_SECONDS = 0.5
 GIVE_UP_SECONDS = 60.0
 #: How many logs are summed up at the latest, however small they are.
 MOST_LOGS = 32
+#: A temporary directory may lie in memory.
+TEMPORARY_RESERVE_NBYTES = 1 << 20
 #: So much damage is told of.
 DAMAGE_SHOWN = 20
 
@@ -79,7 +81,11 @@ class Journal:
         self._directory = directory
         self._recovered = recovered._replace(tables=Tables())
         self._writer = Writer(
-            directory, recovered.next_file, recovered.next_batch, on_closed=lambda number: self._sum_up()
+            directory,
+            recovered.next_file,
+            recovered.next_batch,
+            reserve_nbytes=TEMPORARY_RESERVE_NBYTES if directory.is_temporary else RESERVE_NBYTES,
+            on_closed=lambda number: self._sum_up(),
         )
         self._syncs = GroupSync(self._writer.sync)
         self._held: deque[tuple[Sequence[Record], list[Instruction]]] = deque()
@@ -90,8 +96,8 @@ class Journal:
         self._closed = False
 
     @classmethod
-    def open(cls, path: Path) -> Journal:
-        """Take a state directory, and read what is there.
+    def open(cls, path: Path, *, is_temporary: bool = False) -> Journal:
+        """Take a state directory, and read what is there. A temporary one need not survive the machine.
 
         Raises
         ------
@@ -99,7 +105,7 @@ class Journal:
             Another scheduler has the directory, it is a later version's or of two clusters, or nothing can be written
             there.
         """
-        directory = StateDirectory.open(path)
+        directory = StateDirectory.open(path, is_temporary=is_temporary)
         try:
             recovered = recover(directory)
             for damage in recovered.damage:

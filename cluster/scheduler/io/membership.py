@@ -46,6 +46,8 @@ HEARTBEAT_SECONDS = 2.0
 PROBE_SECONDS = 5.0
 #: A client is told of so many sets of versions that workers have.
 MAX_VERSIONS = 20
+#: What people ask when a scheduler does nothing else.
+ALWAYS_ANSWERED = frozenset({protocol.requests.STATUS.operation, protocol.requests.SCHEDULER_LOGS.operation})
 #: How long nodes get to take leave when the cluster shuts down.
 CLOSE_SECONDS = 5.0
 
@@ -263,6 +265,7 @@ class Membership:
             functools.partial(self._handle_message, peer),
             ended,
             needs_room=isinstance(peer, ClientPeer),
+            passes=_asks_how_it_is,
         )
         inbox.is_held = self._is_held(peer)
         on_batch: Callable[[tuple[Any, ...]], None]
@@ -438,6 +441,11 @@ class Membership:
         for node in filter(self._is_silent, self._nodes()):
             silent = self._clock.time() - node.heard
             node.give_up(MayLiveError(f"it has said nothing for {silent:.0f} s"))
+
+
+def _asks_how_it_is(message: tuple[Any, ...]) -> bool:
+    """Whether it is a question that has an answer at any time, also while nobody is heard."""
+    return message[0] == protocol.client.REQUEST.operation and message[2] in ALWAYS_ANSWERED
 
 
 def _about(info: dict[str, Any]) -> dict[str, Any]:

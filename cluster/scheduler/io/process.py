@@ -90,9 +90,9 @@ def main() -> int:
         "nowhere)",
     )
     parser.add_argument(
-        "--outlast-parent",
+        "--temporary-state",
         action="store_true",
-        help="the cluster does not end with the process that has started this one: another scheduler goes on",
+        help="the state directory, and with it the cluster, goes with the process that has started this one",
     )
     parser.add_argument(
         "--recovery-timeout",
@@ -126,7 +126,8 @@ def _resume_seconds(text: str) -> float:
 
 async def _serve(options: argparse.Namespace) -> int:
     server = _Process(options)
-    abandon = server.abandon if options.outlast_parent else None
+    outlasts = options.state_directory is not None and not options.temporary_state
+    abandon = server.abandon if outlasts else None
     return await child.serve(server, options, lambda: server.scheduler.describe(), abandon=abandon)
 
 
@@ -144,7 +145,9 @@ class _Process:
         else:
             sock = bound_socket(options.host, options.port)
         token = token_of(options, create=True)
-        journal = None if options.state_directory is None else Journal.open(options.state_directory)
+        journal = None
+        if options.state_directory is not None:
+            journal = Journal.open(options.state_directory, is_temporary=options.temporary_state)
         self.scheduler = Scheduler(
             token=token,
             sock=sock,
