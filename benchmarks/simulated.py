@@ -113,7 +113,7 @@ class Simulation:
 
     def _result(self, entry: RunEntry) -> tuple[Any, ...]:
         object_id = next(self._ids).to_bytes(16, "big")
-        return (entry[0], entry[1], object_id, len(_RESULT), _RESULT, "int", TASK_SECONDS)
+        return (entry[6], entry[1], object_id, len(_RESULT), _RESULT, "int", TASK_SECONDS)
 
     def _handle(self, event: events.Event) -> None:
         began = time.thread_time_ns()

@@ -183,7 +183,11 @@ class SchedulerLink:
                     await asyncio.sleep(FULL_PAUSE_SECONDS)
             # The clients that put it chose these names, and their mistake is not this host's.
             names = {"key": meta.key, "type": meta.type_name, "owner": meta.owner}
-            known = {field: str(name)[:MAX_NAME_LENGTH] for field, name in names.items() if name is not None}
+            known: dict[str, Any] = {
+                field: str(name)[:MAX_NAME_LENGTH] for field, name in names.items() if name is not None
+            }
+            if meta.label:
+                known["label"] = meta.label
             descriptions.append({"id": meta.object_id, "nbytes": meta.nbytes, **known})
         if descriptions:
             connection.send(protocol.node.INVENTORY(descriptions))

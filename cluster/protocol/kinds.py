@@ -48,6 +48,7 @@ TEXT = Text(MAX_NAME_LENGTH)
 ADDRESS = Text(MAX_NAME_LENGTH, 1)
 REASON = Text(MAX_REASON_LENGTH)
 RUN = Integer(-MAX_INTEGER - 1)  # those of a warm-up aren't positive
+SERIAL = Integer(0)
 NBYTES = Integer(0, MAX_OBJECT_NBYTES)
 SECONDS = Number(0.0, 1e12)
 PAYLOAD = Blob(MAX_PAYLOAD_NBYTES)
@@ -105,7 +106,12 @@ NODE_DESCRIPTION = Fields(
 #: The same, where all but the address may be unknown.
 NODE_KNOWN = Fields({"address": ADDRESS}, NODE_DESCRIPTION.known, others=Plain())
 
-_DESCRIPTION: dict[str, Shape] = {"key": Maybe(TEXT), "type": Maybe(TEXT), "owner": Maybe(TEXT)}
+_DESCRIPTION: dict[str, Shape] = {
+    "key": Maybe(TEXT),
+    "type": Maybe(TEXT),
+    "owner": Maybe(TEXT),
+    "label": SERIAL,
+}
 #: What a store says of an object that it has. Later versions may add fields.
 OBJECT_DESCRIPTION = Fields({"id": OBJECT, "nbytes": NBYTES}, _DESCRIPTION, others=Plain())
 #: The same, of an object whose size need not be known.
@@ -140,6 +146,11 @@ GLOSSARY: dict[str, tuple[Shape, str]] = {
     "dataset name": (DATASET, f"As a key, of at most {MAX_DATASET_NAME_NBYTES:,} bytes."),
     "object id": (OBJECT, "The name of bytes in a store. None is used twice."),
     "run": (RUN, "The number of one run of a task. It grows; those of a worker's warm-up are not positive."),
+    "serial": (
+        SERIAL,
+        "The number of a task. No other has it, also of the same key; zero stands for none. The result of a task is "
+        "*labelled* with it in stores.",
+    ),
     "name": (NAME, "The name of a worker or the like."),
     "short text": (TEXT, "A name where it may be empty, and the like."),
     "address": (ADDRESS, "Of a node, `tcp://host:port`; or of a worker, `<its node's address>/<its number there>`."),

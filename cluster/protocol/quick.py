@@ -85,8 +85,8 @@ def are_tasks(tasks: Any) -> bool:
 def are_results(results: Any) -> bool:
     try:
         for result in results:
-            key, run_id, object_id, nbytes, inline, type_name, seconds = result
-            if type(result) is not tuple or ((type(key) is not str or len(key) > _KEY_LENGTH) and not _is_key(key)):
+            serial, run_id, object_id, nbytes, inline, type_name, seconds = result
+            if type(result) is not tuple or type(serial) is not int or not 0 <= serial <= MAX_INTEGER:
                 return False
             if type(run_id) is not int or run_id > MAX_INTEGER or type(object_id) is not bytes or len(object_id) != 16:
                 return False
@@ -147,7 +147,7 @@ def _are_read(dependencies: Any) -> bool:
 def are_runs(runs: Any) -> bool:
     try:
         for run in runs:
-            key, run_id, digest, payload, dependencies, private = run
+            key, run_id, digest, payload, dependencies, private, serial = run
             if type(run) is not tuple or ((type(key) is not str or len(key) > _KEY_LENGTH) and not _is_key(key)):
                 return False
             if type(run_id) is not int or run_id > MAX_INTEGER:
@@ -159,6 +159,8 @@ def are_runs(runs: Any) -> bool:
             if type(dependencies) is not tuple or (dependencies and not _are_read(dependencies)):
                 return False
             if private is not False and private is not True:
+                return False
+            if type(serial) is not int or not 0 <= serial <= MAX_INTEGER:
                 return False
     except (TypeError, ValueError):
         return False

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.protocol.shapes import Fields, Maybe, Plain, Text
+from holdfast.cluster.protocol.shapes import Fields, Integer, Maybe, Plain, Text
 
 GET = b"G"
 PUT = b"P"
@@ -58,7 +58,7 @@ CHECKSUM = struct.Struct("<Q")
 _ABSENT = (1 << 64) - 1
 _NAME = Maybe(Text(MAX_DESCRIPTION_NBYTES))
 #: What travels with an object. Later versions may add fields.
-DESCRIPTION = Fields({}, {"key": _NAME, "owner": _NAME, "type": _NAME}, others=Plain())
+DESCRIPTION = Fields({}, {"key": _NAME, "owner": _NAME, "type": _NAME, "label": Integer(0)}, others=Plain())
 
 
 class Step(NamedTuple):
@@ -105,11 +105,12 @@ EXCHANGES = (
 
 
 class Description(NamedTuple):
-    """What a store says about an object to people. On the wire it is a dictionary without what is None."""
+    """What a store says about an object. On the wire it is a dictionary without what is None or zero."""
 
     key: str | None = None
     owner: str | None = None
     type_name: str | None = None
+    label: int = 0
 
 
 def get(object_id: bytes) -> bytes:
@@ -164,11 +165,13 @@ def described(packed: bytes | bytearray) -> Description:
     except Exception as error:  # msgpack raises a dozen unrelated types for malformed input
         raise ProtocolError(f"an object's description is not valid: {error}") from None
     DESCRIPTION.check(fields, "description")
-    return Description(fields.get("key"), fields.get("owner"), fields.get("type"))
+    return Description(fields.get("key"), fields.get("owner"), fields.get("type"), fields.get("label", 0))
 
 
 def _packed(description: Description) -> bytes:
     fields = {"key": description.key, "owner": description.owner, "type": description.type_name}
-    said = {name: value for name, value in fields.items() if value is not None}
+    said: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    if description.label:
+        said["label"] = description.label
     packed: bytes = msgpack.packb(said, unicode_errors="surrogatepass")
     return packed

@@ -28,6 +28,7 @@ from holdfast.cluster.protocol.kinds import (
     RUN,
     RUNS,
     SECONDS,
+    SERIAL,
     TEXT,
     TOPICS,
 )
@@ -42,7 +43,15 @@ FINISHED = Message(
     "there in a second, unless the scheduler says `discard` before.",
     cut="results",
     results=Listed(
-        Entry(key=KEY, run_id=RUN, object_id=OBJECT, nbytes=NBYTES, inline=Maybe(INLINE), type=TEXT, seconds=SECONDS),
+        Entry(
+            serial=SERIAL,
+            run_id=RUN,
+            object_id=OBJECT,
+            nbytes=NBYTES,
+            inline=Maybe(INLINE),
+            type=TEXT,
+            seconds=SECONDS,
+        ),
         quick=quick.are_results,
     ),
 )
@@ -50,20 +59,20 @@ ERRED = Message(
     "erred",
     "These tasks raised an exception. A large one is an object that is sealed in the store of the worker's host.",
     cut="errors",
-    errors=Listed(Entry(key=KEY, run_id=RUN, raised=RAISED, text=ERROR_TEXT, seconds=SECONDS)),
+    errors=Listed(Entry(serial=SERIAL, run_id=RUN, raised=RAISED, text=ERROR_TEXT, seconds=SECONDS)),
 )
 DEPENDENCIES_MISSING = Message(
     "missing",
     "These tasks could not read a dependency anywhere. The object id is empty if the dependency was a run that has no "
     "result.",
     cut="missing",
-    missing=Listed(Entry(key=KEY, run_id=RUN, dependency=KEY, object_id=Identity(16, or_empty=True))),
+    missing=Listed(Entry(serial=SERIAL, run_id=RUN, dependency=KEY, object_id=Identity(16, or_empty=True))),
 )
 RESCHEDULED = Message(
     "rescheduled",
     "These tasks want to be run again, on other workers if there are some that may run them.",
     cut="runs",
-    runs=Listed(Entry(key=KEY, run_id=RUN)),
+    runs=Listed(Entry(serial=SERIAL, run_id=RUN)),
 )
 WROTE = Message(
     "wrote",
@@ -196,6 +205,7 @@ RUN_TASKS = Message(
             payload=PAYLOAD,
             dependencies=_DEPENDENCIES,
             private=Boolean(),
+            serial=SERIAL,
         ),
         quick=quick.are_runs,
     ),

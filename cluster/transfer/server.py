@@ -255,7 +255,9 @@ class TransferServer:
             pinned = await self._store.pin(object_id)
         except SpillError:  # logged by the store; it isn't here any more
             return None
-        return None if pinned is None else (pinned, transfer.Description(meta.key, meta.owner, meta.type_name))
+        return (
+            None if pinned is None else (pinned, transfer.Description(meta.key, meta.owner, meta.type_name, meta.label))
+        )
 
     def _take(self, sock: socket.socket, put: _Put) -> None:
         object_id = ObjectID(receive_exactly(sock, transfer.ID_NBYTES))

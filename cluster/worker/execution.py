@@ -51,15 +51,15 @@ STORE_TIMEOUT_SECONDS = 60.0
 #: How long a large exception does.
 ERROR_STORE_TIMEOUT_SECONDS = 5.0
 
-#: ``(key, run_id, digest or None, payload, dependencies, private)``, as it stands in a ``run`` message.
-Task = tuple[Any, int, bytes | None, bytes, tuple[Any, ...], bool]
+#: ``(key, run_id, digest or None, payload, dependencies, private, serial)``, as it stands in a ``run`` message.
+Task = tuple[Any, int, bytes | None, bytes, tuple[Any, ...], bool, int]
 #: The message that reports it, and its entry in that message.
 Outcome = tuple[Message, tuple[Any, ...]]
 
 
 def run_id_of(task: Task) -> int:
     """The number of the run that a task is."""
-    _, run_id, _, _, _, _ = task
+    _, run_id, _, _, _, _, _ = task
     return run_id
 
 
@@ -108,28 +108,28 @@ class TaskRunner:
             The store is gone, and this worker has no business any more.
         """
         started = time.perf_counter()
-        key, run_id, _, _, _, _ = task
+        key, run_id, _, _, _, _, serial = task
         try:
             encoded = self._result(task)
             nbytes = encoded.nbytes
             inline = encoded.to_bytes() if nbytes <= payloads.INLINE_LIMIT_NBYTES else None
-            object_id = None if inline is None else self._write_behind.add(key, inline, encoded.type_name)
+            object_id = None if inline is None else self._write_behind.add(key, serial, inline, encoded.type_name)
             if object_id is None:
-                object_id = self._store_result(key, encoded)
+                object_id = self._store_result(key, serial, encoded)
             seconds = time.perf_counter() - started
-            return FINISHED, (key, run_id, object_id, nbytes, inline, encoded.type_name, seconds)
+            return FINISHED, (serial, run_id, object_id, nbytes, inline, encoded.type_name, seconds)
         except Missing as missing:
-            return DEPENDENCIES_MISSING, (key, run_id, missing.key, missing.object_id)
+            return DEPENDENCIES_MISSING, (serial, run_id, missing.key, missing.object_id)
         except Reschedule as error:
             forget_locals(error)
-            return RESCHEDULED, (key, run_id)
+            return RESCHEDULED, (serial, run_id)
         except BaseException as error:  # a task may raise anything, and none of it may end this thread
             if not self._store.is_open and issubclass(type(error), StoreClosedError):
                 raise  # of another store it's an error like any other
             trim(error)
             blob, text = dumping.dump_exception(error, f"Raised by task {key!r:.200} on worker {self._name!r}.")
             forget_locals(error)
-            return ERRED, (key, run_id, self._raised(key, blob, text), text, time.perf_counter() - started)
+            return ERRED, (serial, run_id, self._raised(key, blob, text), text, time.perf_counter() - started)
 
     def _raised(self, key: Any, blob: bytes, text: str) -> Any:
         """An exception as it is reported: itself, or of a large one its object, which lies in the store."""
@@ -144,14 +144,15 @@ class TaskRunner:
             return frames.raw(dumping.dump_text(text, why))
         return bytes(object_id), encoded.nbytes
 
-    def _store_result(self, key: Any, encoded: Encoded) -> ObjectID:
+    def _store_result(self, key: Any, serial: int, encoded: Encoded) -> ObjectID:
+        name = display_name(key)
         try:
-            return self._store.put_encoded(encoded, key=display_name(key), timeout=STORE_TIMEOUT_SECONDS)
+            return self._store.put_encoded(encoded, key=name, label=serial, timeout=STORE_TIMEOUT_SECONDS)
         except StoreFullError as error:
             raise StoreFullError(f"there is no room for the result of task {key!r}: {error}. {MAKE_ROOM}") from None
 
     def _result(self, task: Task) -> Encoded:
-        key, _, _, _, _, private = task
+        key, _, _, _, _, private, _ = task
         try:
             result = self._call(task, private)
         except BaseException as error:
@@ -171,7 +172,7 @@ class TaskRunner:
             result = None
 
     def _call(self, task: Task, private: bool) -> Any:
-        key, _, digest, payload, dependencies, _ = task
+        key, _, digest, payload, dependencies, _, _ = task
         if digest is None:
             return self._evaluate(task, private)
         function = self._functions.find(digest)
@@ -208,7 +209,7 @@ class TaskRunner:
 
     def _evaluate(self, task: Task, private: bool) -> Any:
         """Evaluate a node of a dask graph."""
-        key, _, _, payload, dependencies, _ = task
+        key, _, _, payload, dependencies, _, _ = task
         name: str | None = None
         values = node = None
         try:
@@ -246,11 +247,11 @@ class TaskRunner:
 
     def _remember_writer(self, task: Task, function: Hashable, name: str, error: Exception) -> None:
         if self._writers.add(function, name, error):
-            key, _, digest, _, _, _ = task
+            key, _, digest, _, _, _, _ = task
             self._on_writer(key, digest)
 
     def _item_taken(self, function: Any, task: Task) -> tuple[Any] | None:
-        key, _, _, payload, dependencies, _ = task
+        key, _, _, payload, dependencies, _, _ = task
         if len(dependencies) != 1:
             return None
         return item_taken(function, payload, lambda: self._arguments(key, payload, None))
@@ -267,5 +268,5 @@ class TaskRunner:
             ) from error
 
     def _dependencies(self, task: Task, private: bool) -> Dependencies:
-        _, _, _, _, dependencies, _ = task
+        _, _, _, _, dependencies, _, _ = task
         return Dependencies(self._store, dependencies, private=private)

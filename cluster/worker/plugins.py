@@ -83,7 +83,7 @@ class WorkerPlugins(PluginTable):
 
     def observed(self, task: Task) -> None:
         """Run a task, and tell the plugins that want to hear of it."""
-        key, _, _, _, _, _ = task
+        key, _, _, _, _, _, _ = task
         told = self._worker.state.told
         told[key] = TaskState(key, "executing")
         try:

@@ -66,12 +66,13 @@ class Recorder(TaskRunner):
         start = time.time()
         outcome = super().run(task)
         stop = time.time()
+        key, _, _, _, _, _, _ = task
         kind, entry = outcome
         if kind is FINISHED:
-            key, _, _, nbytes, _, type_name, _ = entry
+            _, _, _, nbytes, _, type_name, _ = entry
             status = "OK"
         elif kind is ERRED:
-            key, nbytes, type_name, status = entry[0], 0, "", "error"
+            nbytes, type_name, status = 0, "", "error"
         else:
             return outcome  # it will run again
         ended = stop if marks.ended is None else marks.ended

@@ -91,7 +91,7 @@ class Running:
 
     def run(self, task: Task) -> Outcome | None:
         """Run a task; lets no error out. Returns the outcome, None if that could not even be reported."""
-        key, run_id, _, _, _, _ = task
+        key, run_id, _, _, _, _, serial = task
         context.run(key, run_id)
         if self._limited and run_id in self._limited:
             self._limited.discard(run_id)
@@ -113,7 +113,7 @@ class Running:
                 self._cannot_report()
             blob, text = UNSPEAKABLE
             context.end_held()
-            self._outcomes.put((ERRED, (key, run_id, blob, text, 0.0)))
+            self._outcomes.put((ERRED, (serial, run_id, blob, text, 0.0)))
             with contextlib.suppress(BaseException):
                 # As text: a record with the error itself would keep what the task had in its hands.
                 logger.error("task %r failed, and so did reporting how:\n%s", key, traceback.format_exc())

@@ -143,7 +143,7 @@ class TaskThreads:
         if self._stopping:
             return
         for task in tasks:
-            _, run_id, _, _, _, _ = task
+            _, run_id, _, _, _, _, _ = task
             self._queued[run_id] = task
         slots, queued = self._slots, len(self._queued)
         # A thread that leaves its slot looks at the queue after that. So it is enough to wake others for free slots.

@@ -51,7 +51,7 @@ class WaitingRuns:
         missing: list[Outcome] = []
         with self._lock:
             for task in tasks:
-                _, run_id, _, _, _, _ = task
+                _, run_id, _, _, _, _, _ = task
                 self._behind[run_id] = []
                 self._admit(task, runnable, missing)
             self._hand_on(runnable, missing)
@@ -95,7 +95,7 @@ class WaitingRuns:
                 self._admit(task, runnable, missing)
 
     def _admit(self, task: Task, runnable: list[Task], missing: list[Outcome]) -> None:
-        key, run_id, digest, payload, dependencies, private = task
+        key, run_id, digest, payload, dependencies, private, serial = task
         if not dependencies or not any(type(result) is int for _, result, _, _ in dependencies):
             runnable.append(task)
             return
@@ -109,12 +109,12 @@ class WaitingRuns:
                         self._behind[earlier].append(task)
                         self._waits_for[run_id] = earlier
                     else:
-                        missing.append((DEPENDENCIES_MISSING, (key, run_id, read, b"")))
+                        missing.append((DEPENDENCIES_MISSING, (serial, run_id, read, b"")))
                         self._end(run_id, runnable, missing)
                     return
                 dependency = (read, *result, ())
             found.append(dependency)
-        runnable.append((key, run_id, digest, payload, tuple(found), private))
+        runnable.append((key, run_id, digest, payload, tuple(found), private, serial))
 
     def _hand_on(self, runnable: list[Task], missing: list[Outcome]) -> None:
         for outcome in missing:

@@ -67,13 +67,13 @@ def _round(scheduler: _PretendedScheduler, number: int, store: Store, put: list[
     run_id = -2 * number  # no real one is less than one
     small = scheduler.ask(
         protocol.worker.FUNCTIONS_SENT([(_DIGEST, raw(_READ))]),
-        protocol.worker.RUN_TASKS([(_KEY, run_id, _DIGEST, call, dependencies, False)]),
+        protocol.worker.RUN_TASKS([(_KEY, run_id, _DIGEST, call, dependencies, False, 0)]),
     )
     put.append(
         scheduler.ask(
             protocol.worker.DISCARD([small]),
             protocol.worker.FUNCTIONS_FORGOTTEN([_DIGEST]),
-            protocol.worker.RUN_TASKS([(_KEY, run_id - 1, None, raw(_NODE), dependencies, False)]),
+            protocol.worker.RUN_TASKS([(_KEY, run_id - 1, None, raw(_NODE), dependencies, False, 0)]),
         )
     )
 

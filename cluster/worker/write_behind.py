@@ -42,6 +42,7 @@ _PUT_TIMEOUT_SECONDS = 1.0
 
 class _Result(NamedTuple):
     key: Any
+    serial: int
     flat: bytes
     type_name: str
 
@@ -75,13 +76,15 @@ class WriteBehind:
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
-    def add(self, key: Any, flat: bytes, type_name: str) -> ObjectID | None:
+    def add(self, key: Any, serial: int, flat: bytes, type_name: str) -> ObjectID | None:
         """Take a result in; its id from now on, or None if there's no room for more. The caller calls `tend` later.
 
         Parameters
         ----------
         key
             The task's, for people.
+        serial
+            The task's.
         flat
             Its flat encoding.
         type_name
@@ -92,7 +95,7 @@ class WriteBehind:
             if self._nbytes >= MAX_NBYTES:
                 return None
             self._nbytes += len(flat) + _OVERHEAD_NBYTES
-            self._young[object_id] = _Result(key, flat, type_name)
+            self._young[object_id] = _Result(key, serial, flat, type_name)
         return object_id
 
     def tend(self) -> None:
@@ -190,7 +193,11 @@ class WriteBehind:
         try:
             with self._store.batch():
                 self._store.put_encoded(
-                    encoded, key=display_name(result.key), object_id=ObjectID(object_id), timeout=_PUT_TIMEOUT_SECONDS
+                    encoded,
+                    key=display_name(result.key),
+                    label=result.serial,
+                    object_id=ObjectID(object_id),
+                    timeout=_PUT_TIMEOUT_SECONDS,
                 )
         except StoreFullError as error:
             logger.warning("small results wait for room in the store: %s", str(error))

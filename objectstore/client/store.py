@@ -141,14 +141,21 @@ class Store:
         key: str | None = None,
         owner: str | None = None,
         type_name: str | None = None,
+        label: int = 0,
         object_id: ObjectID | None = None,
         timeout: float | None = None,
     ) -> ObjectID:
-        """Stores a value that is encoded already; otherwise like ``put``."""
+        """Stores a value that is encoded already; otherwise like ``put``.
+
+        Parameters
+        ----------
+        label : int
+            A number of the caller's, which goes where the object goes and means nothing to stores. 0: none.
+        """
         self._check_open()
         is_new = object_id is None
         object_id = self._mint() if object_id is None else checked_id(object_id)
-        names = checked_name(key), checked_name(owner), clean(type_name or encoded.type_name)[:TEXT_MAX]
+        names = checked_name(key), checked_name(owner), clean(type_name or encoded.type_name)[:TEXT_MAX], label
         self._writer.put(object_id, encoded, names, timeout, is_new=is_new)
         return object_id
 

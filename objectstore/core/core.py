@@ -349,6 +349,7 @@ class StoreCore:
             key=item.key,
             owner=item.owner or self._clients[client].name,
             type_name=item.type_name,
+            label=item.label,
             created=self._clock(),
             sealed_by=client,
         )
@@ -385,6 +386,7 @@ class StoreCore:
             key=meta.key,
             owner=meta.owner or self._clients[SERVER].name,
             type_name=meta.type_name,
+            label=meta.label,
             created=self._clock(),
             sealed_by=SERVER,
         )

@@ -92,6 +92,8 @@ class ObjectMeta:
         The name that it is counted for; by default the client that put it.
     type_name : str or None
         The value's type, for people.
+    label : int
+        A number that whoever put it has given it; 0: none. It means nothing to stores, and copies have it too.
     nbytes : int
         Size of the flat encoding in bytes.
     created : float
@@ -102,6 +104,7 @@ class ObjectMeta:
     key: str | None = None
     owner: str | None = None
     type_name: str | None = None
+    label: int = 0
     nbytes: int = 0
     created: float = 0.0
 
@@ -119,6 +122,7 @@ class ObjectRecord:
         "created",
         "in_file",
         "key",
+        "label",
         "lent",
         "nbytes",
         "object_id",
@@ -145,6 +149,7 @@ class ObjectRecord:
         key: str | None,
         owner: str,
         type_name: str | None,
+        label: int,
         created: float,
         sealed_by: int,
     ) -> None:
@@ -157,6 +162,7 @@ class ObjectRecord:
         self.key = key
         self.owner = owner
         self.type_name = type_name
+        self.label = label
         self.created = created
         self.sealed_by = sealed_by
         self.state = State.SEALED
@@ -190,6 +196,7 @@ class ObjectRecord:
             key=self.key,
             owner=self.owner,
             type_name=self.type_name,
+            label=self.label,
             nbytes=self.nbytes,
             created=self.created,
         )

@@ -199,7 +199,7 @@ class LocalStore:
             If ``reservation`` isn't one.
         """
         meta = meta or ObjectMeta()
-        item = SealItem(object_id, *reservation, meta.key, meta.owner, meta.type_name, False)
+        item = SealItem(object_id, *reservation, meta.key, meta.owner, meta.type_name, meta.label, False)
         self._core.seal(SERVER, [item])
         self._executor.settle()
 

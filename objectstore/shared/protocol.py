@@ -16,7 +16,7 @@ keep open as long as they may look into the arena; and a page that they keep map
 op          request                                                         answer
 ==========  ==============================================================  ======================
 ATTACH      name
-SEAL        [[id, offset, nbytes, key, owner, type, keep], ...]
+SEAL        [[id, offset, nbytes, key, owner, type, label, keep], ...]
 SHARE       number, as one in SEAL, nbytes, [[start, id, at, nbytes], ...]  bool
 LEASE       number, nbytes, want_nbytes, timeout, [end of a lease, ...]     offset, nbytes
 CREATE      number, nbytes, timeout, id or nil                              offset, nbytes
@@ -54,7 +54,7 @@ from holdfast.objectstore.errors import StoreProtocolError
 from holdfast.objectstore.shared.ids import ID_NBYTES, ObjectID
 
 MAGIC = "holdfast-store"
-VERSION = 7
+VERSION = 8
 
 REQUEST_NBYTES_MAX = 16 << 20
 REPLY_NBYTES_MAX = 64 << 20
@@ -105,6 +105,7 @@ class SealItem(NamedTuple):
     key: str | None
     owner: str | None
     type_name: str | None
+    label: int
     keep: bool
 
 
@@ -187,9 +188,9 @@ def _seals(value: Any) -> list[SealItem]:
 
 
 def _seal(value: Any) -> SealItem:
-    if type(value) is not list or len(value) != 7:
+    if type(value) is not list or len(value) != 8:
         raise StoreProtocolError(f"{_short(value)} where a seal is due")
-    object_id, offset, nbytes, key, owner, type_name, keep = value
+    object_id, offset, nbytes, key, owner, type_name, label, keep = value
     return SealItem(
         _id(object_id),
         _int(offset),
@@ -197,6 +198,7 @@ def _seal(value: Any) -> SealItem:
         None if key is None else _text(key),
         None if owner is None else _text(owner),
         None if type_name is None else _text(type_name),
+        _int(label),
         keep is True,
     )
 

@@ -192,7 +192,9 @@ def test_an_object_whose_holder_dies_before_its_last_word_is_not_used(
     object_id = put_where(holder, where, value)
     nbytes = len(fetch_bytes(holder.address, object_id, token=TOKEN))
     meta = holder.in_loop(holder.agent.store.meta, object_id)
-    announced = len(transfer.announcement(nbytes, transfer.Description(meta.key, meta.owner, meta.type_name)))
+    announced = len(
+        transfer.announcement(nbytes, transfer.Description(meta.key, meta.owner, meta.type_name, meta.label))
+    )
     with SlowLink(holder.address) as link:
         link.hold_next_get = True
         found = ask(how, there, object_id, link.address)

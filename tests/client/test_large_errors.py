@@ -103,7 +103,7 @@ def failed(cluster, key, object_id=OBJECT):
     worker, entry = cluster.entry(key)
     del cluster.runs[worker][entry[1]]
     cluster.stores[worker.rpartition("/")[0]].add(object_id)
-    cluster.handle(events.TasksErred(worker, [(key, entry[1], (object_id, LARGE), "it failed", 0.1)]))
+    cluster.handle(events.TasksErred(worker, [(entry[6], entry[1], (object_id, LARGE), "it failed", 0.1)]))
 
 
 def stored(cluster):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import operator
 import os
 import resource
 import signal
@@ -483,6 +484,17 @@ def test_when_its_connection_ends_it_joins_again_with_what_it_has(scheduler, sta
     assert again.info == host.node.info
     scheduler.send(again, ("delete", [bytes(first)]))
     scheduler.wait(lambda: host.store_stats()["objects"] == 0, "it does what it is told")
+
+
+def test_results_are_labelled_with_the_serials_of_their_tasks(scheduler, start_host, eventually):
+    host = start_host(n_workers=1)
+    worker = host.worker()
+    tasks = [scheduler.task(worker, operator.mul, "x", nbytes) for nbytes in (10, 100_000)]
+    made = {entry[2]: entry[0] for _, entry in scheduler.run(worker, *tasks).values()}
+    eventually(lambda: host.store_stats()["objects"] == 2, what="the small one is stored")
+    scheduler.cut(host.node)
+    said = inventory(scheduler, scheduler.peer(host.address, role="node"))
+    assert {object_id: known["label"] for object_id, known in said.items()} == made
 
 
 def test_a_long_inventory_is_said_in_pieces(scheduler, start_host):

@@ -85,7 +85,7 @@ def test_a_consumer_on_another_host_has_its_input_brought_over_once(scheduler, s
     scheduler.wait(lambda: copied(scheduler, there), "the scheduler hears of the copy")
     assert copied(scheduler, there) == [object_id]
     (meta,) = [m for m in there.in_loop(lambda: list(there.agent.store.inventory())) if m.object_id == object_id]
-    assert (meta.key, meta.owner, meta.type_name) == ("x", "host-0", "numpy.ndarray")
+    assert (meta.key, meta.owner, meta.type_name, meta.label) == ("x", "host-0", "numpy.ndarray", made[0])
 
 
 @pytest.mark.parametrize("nbytes", [1, 100, 1 << 20, 40_000_001])

@@ -139,8 +139,8 @@ def test_an_object_of_another_key_is_no_result_and_no_data():
             other.connection.send(("scattered", [("mine", b"o" * 16, 10, "bytes", NODE, None)], False, ""))
             await other.until(lambda: other.gone)
             setup.submit("x")
-            ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
-            setup.worker.connection.send(("finished", [("x", run_id, b"o" * 16, 10, None, "bytes", 0.1)]))
+            ((_, run_id, *_, serial),) = (await setup.worker.next("run"))[1]
+            setup.worker.connection.send(("finished", [(serial, run_id, b"o" * 16, 10, None, "bytes", 0.1)]))
             await setup.worker.until(lambda: setup.worker.gone)
             setup.node.connection.send(("exited", WORKER, "for a change", [], None, False, False, None))
             worker = await setup.add_worker()
@@ -214,8 +214,8 @@ def test_a_fault_in_what_follows_from_earlier_events_is_charged_to_nobody(monkey
     async def main():
         async with Setup(validate=False) as setup:
             setup.submit("x")
-            ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
-            setup.worker.connection.send(("finished", [("x", run_id, b"o" * 16, 10, None, "bytes", 0.1)]))
+            ((_, run_id, *_, serial),) = (await setup.worker.next("run"))[1]
+            setup.worker.connection.send(("finished", [(serial, run_id, b"o" * 16, 10, None, "bytes", 0.1)]))
             await setup.client.next("memory")
             with monkeypatch.context() as patch:
                 patch.setattr(setup.scheduler.state.life.follow_up, "_settle", fail)

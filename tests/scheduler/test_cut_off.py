@@ -71,9 +71,9 @@ def test_what_was_under_way_to_a_worker_and_from_it_arrives_when_it_is_back(way)
     async def main():
         async with Setup() as setup:
             setup.submit("x")
-            ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
+            ((_, run_id, *_, serial),) = (await setup.worker.next("run"))[1]
             await cut(setup.scheduler, setup.worker, WORKER)
-            setup.worker.connection.send(("finished", [("x", run_id, b"i" * 16, 3, b"abc", "bytes", 0.1)]))
+            setup.worker.connection.send(("finished", [(serial, run_id, b"i" * 16, 3, b"abc", "bytes", 0.1)]))
             setup.worker.connection.flush()
             setup.scheduler._send(WORKER, ("discard", [b"i" * 16]))
             way.set()
@@ -166,9 +166,9 @@ def test_what_a_client_holds_is_there_when_it_is_back(way):
     async def main():
         async with Setup() as setup:
             setup.submit("x")
-            ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
+            ((_, run_id, *_, serial),) = (await setup.worker.next("run"))[1]
             await cut(setup.scheduler, setup.client, "me")
-            setup.worker.connection.send(("finished", [("x", run_id, b"i" * 16, 3, b"abc", "bytes", 0.1)]))
+            setup.worker.connection.send(("finished", [(serial, run_id, b"i" * 16, 3, b"abc", "bytes", 0.1)]))
             await until(lambda: setup.scheduler.state.tasks["x"].state == "memory")
             assert "me" in setup.scheduler.state.clients
             way.set()

@@ -291,7 +291,7 @@ def test_a_result_that_can_be_computed_is_computed_when_its_file_can_not_be_read
             break
         worker, entry = cluster.entry("z")
         del cluster.runs[worker][entry[1]]
-        cluster.handle(events.DependenciesMissing(worker, [("z", entry[1], "x", task.object_id)]))
+        cluster.handle(events.DependenciesMissing(worker, [(entry[6], entry[1], "x", task.object_id)]))
     assert task.state in ("ready", "processing")
     assert not is_durable(cluster, "x")
 

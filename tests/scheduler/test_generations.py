@@ -114,7 +114,7 @@ def test_a_run_of_the_earlier_generation_does_not_end_the_next_one(cluster, clie
     del cluster.runs[worker][entry[1]]
     late = cluster.new_object()
     cluster.stores[HOST].add(late)
-    done = cluster.handle(events.TasksFinished(worker, [("k", entry[1], late, 10, None, "bytes", 0.1)]))
+    done = cluster.handle(events.TasksFinished(worker, [(entry[6], entry[1], late, 10, None, "bytes", 0.1)]))
     assert to_do.DeleteObjects(HOST, [late]) in done
     cluster.run_all()
     assert value(cluster, "k") == value_of(b"two", [])

@@ -182,12 +182,12 @@ class History:
         cluster.nbytes[object_id] = SMALL
         cluster.stores[worker.rpartition("/")[0]].add(object_id)
         inline, seconds = self.chance.choice([b"value", None]), self.chance.choice([1e-4, 0.5])
-        cluster.handle(events.TasksFinished(worker, [(entry[0], run_id, object_id, SMALL, inline, "bytes", seconds)]))
+        cluster.handle(events.TasksFinished(worker, [(entry[6], run_id, object_id, SMALL, inline, "bytes", seconds)]))
 
     def fail(self, worker, entry):
         cluster, run_id = self.cluster, entry[1]
         del cluster.runs[worker][run_id]
-        cluster.handle(events.TasksErred(worker, [(entry[0], run_id, b"exception", "it failed", 0.001)]))
+        cluster.handle(events.TasksErred(worker, [(entry[6], run_id, b"exception", "it failed", 0.001)]))
         cluster._miss_those_behind(worker, run_id)
 
     # -- the end

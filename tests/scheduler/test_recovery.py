@@ -289,7 +289,7 @@ def test_a_late_report_of_a_result_that_was_found_deletes_nothing(cluster):
     worker, entry = cluster.entry("a")
     object_id = cluster.finish("a")
     cluster.restart()
-    result = ("a", entry[1], object_id, 10, None, "bytes", 0.1)
+    result = (entry[6], entry[1], object_id, 10, None, "bytes", 0.1)
     cluster.handle(events.TasksFinished(worker, [result]))
     assert _states(cluster) == {"a": "memory"}
     assert object_id in cluster.stores[worker.rpartition("/")[0]]

@@ -139,8 +139,8 @@ def test_every_answer_is_what_its_request_says():
         async with Setup() as setup:
             setup.client.connection.send(client.SCATTERED([("data", b"o" * 16, 10, "bytes", NODE, None)], False, ""))
             setup.submit("x")
-            ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
-            result = ("x", run_id, b"r" * 16, 10, b"inline", "bytes", 0.1)
+            ((_, run_id, *_, serial),) = (await setup.worker.next("run"))[1]
+            result = (serial, run_id, b"r" * 16, 10, b"inline", "bytes", 0.1)
             setup.worker.connection.send(worker.FINISHED([result]))
             await setup.client.next("memory")
             working = asyncio.ensure_future(do_errands(setup.worker))

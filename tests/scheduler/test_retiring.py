@@ -256,7 +256,7 @@ class TestHosts:
         del cluster.runs[worker][entry[1]]
         object_id = cluster.new_object()
         cluster.stores[ONE].add(object_id)
-        cluster.handle(events.TasksErred(worker, [("x", entry[1], (object_id, 100_000), "it failed", 0.1)]))
+        cluster.handle(events.TasksErred(worker, [(entry[6], entry[1], (object_id, 100_000), "it failed", 0.1)]))
         retire(cluster, "host0")
         assert cluster.copying == [(TWO, object_id)]
         cluster.bring_copies()

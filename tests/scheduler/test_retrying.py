@@ -166,7 +166,7 @@ def test_large_exceptions_go_when_what_raised_them_runs_again(cluster):
     del cluster.runs[worker][entry[1]]
     object_id = cluster.new_object()
     cluster.stores["tcp://host0:1"].add(object_id)
-    cluster.handle(events.TasksErred(worker, [("x", entry[1], (object_id, 100_000), "large", 0.1)]))
+    cluster.handle(events.TasksErred(worker, [(entry[6], entry[1], (object_id, 100_000), "large", 0.1)]))
     retry(cluster, "x")
     assert not cluster.stores["tcp://host0:1"]
     cluster.finish("x")

@@ -259,7 +259,7 @@ def finish_on(cluster: Cluster, worker: str, object_id: bytes | None = None) -> 
     object_id = cluster.new_object()
     del cluster.runs[worker][run_id]
     cluster.stores["tcp://host0:1"].add(object_id)
-    cluster.handle(events.TasksFinished(worker, [(entry[0], run_id, object_id, SMALL, None, "bytes", 0.001)]))
+    cluster.handle(events.TasksFinished(worker, [(entry[6], run_id, object_id, SMALL, None, "bytes", 0.001)]))
     return object_id
 
 
@@ -283,7 +283,7 @@ def test_the_first_result_is_used_and_the_other_deleted(cluster, client, late_fi
 def test_a_late_failure_changes_nothing(cluster, client):
     worker, other = stopped_for_long(cluster, client)
     ((run_id, entry),) = cluster.runs[worker].items()
-    cluster.handle(events.TasksErred(worker, [(entry[0], run_id, b"exception", "late", 0.001)]))
+    cluster.handle(events.TasksErred(worker, [(entry[6], run_id, b"exception", "late", 0.001)]))
     del cluster.runs[worker][run_id]
     assert cluster.clients[client][("f", 0)] == "pending"
     finish_on(cluster, other)

@@ -73,7 +73,7 @@ class History:
         entry = cluster.runs[worker].pop(run_id)
         object_id, inline = cluster.new_object(), self.rng.choice([None, b"value"])
         cluster.stores[worker.rpartition("/")[0]].add(object_id)
-        result = (entry[0], run_id, object_id, SMALL if inline else LARGE, inline, "bytes", 0.001)
+        result = (entry[6], run_id, object_id, SMALL if inline else LARGE, inline, "bytes", 0.001)
         cluster.handle(events.TasksFinished(worker, [result]))
 
     def see(self) -> None:

@@ -281,12 +281,12 @@ def test_what_a_worker_had_put_and_nobody_heard_of_is_deleted_when_all_it_sent_h
     async def main():
         async with Setup() as setup:
             setup.submit("x")
-            ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
+            ((_, run_id, *_, serial),) = (await setup.worker.next("run"))[1]
             told, untold = b"told" * 4, b"lost" * 4
             # Its node notices first; what the worker had sent before it died is read later.
             setup.node.connection.send(("left", [{"id": told}, {"id": untold, "generation": 2}], "here-0", None))
             setup.node.connection.send(("exited", WORKER, "was killed by SIGKILL", [], None, False, False, None))
-            setup.worker.connection.send(("finished", [("x", run_id, told, 10, None, "bytes", 0.1)]))
+            setup.worker.connection.send(("finished", [(serial, run_id, told, 10, None, "bytes", 0.1)]))
             await setup.client.next("memory")
             setup.worker.connection.close()
             assert await setup.node.next("delete") == ("delete", (untold,))

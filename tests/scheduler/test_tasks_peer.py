@@ -48,8 +48,8 @@ def test_it_submits_and_holds_like_any_client():
         send = setup.worker.connection.send
         send(("tasks", "functions", [(b"f" * 16, b"blob")]))
         send(("tasks", "submit", [("x", b"f" * 16, b"args", ())], None, {}, ""))
-        ((key, run_id, *_),) = (await setup.worker.next("run"))[1]
-        send(("finished", [(key, run_id, b"o" * 16, 1, b"v", "int", 0.0)]))
+        ((_, run_id, *_, serial),) = (await setup.worker.next("run"))[1]
+        send(("finished", [(serial, run_id, b"o" * 16, 1, b"v", "int", 0.0)]))
         (result,), _ = await said(setup.worker, "memory")
         assert result[0] == "x"
         assert setup.scheduler.state.tasks["x"].holders == (setup.scheduler.state.clients[TASKS],)

@@ -54,7 +54,7 @@ def test_a_failure_is_logged(cluster):
     cluster.release("client", "x", "y")
     worker, entry = cluster.startable_entry("x")
     del cluster.runs[worker][entry[1]]
-    done = cluster.handle(events.TasksErred(worker, [("x", entry[1], b"exception", "it failed", 0.1)]))
+    done = cluster.handle(events.TasksErred(worker, [(entry[6], entry[1], b"exception", "it failed", 0.1)]))
     (logged,) = [each for each in done if isinstance(each, Log)]
     assert "'y', which was to run unattended (fire_and_forget), has failed: it failed" in logged.text
     cluster.catch_up()

@@ -147,7 +147,7 @@ class Cluster:
             if queue:
                 self._busy_workers.append(worker)
             results = [
-                (entry[0], entry[1], next(self._ids).to_bytes(16, "big"), _NBYTES, None, "bytes", 0.01)
+                (entry[6], entry[1], next(self._ids).to_bytes(16, "big"), _NBYTES, None, "bytes", 0.01)
                 for entry in entries
             ]
             self._now += 1e-4

@@ -196,7 +196,7 @@ class Worker(Peer):
         for entry in list(self._queue.values()):
             for key, where, _, _ in entry[4]:
                 if where == run_id and self._queue.pop(entry[1], None) is not None:
-                    self.say(events.DependenciesMissing(self.address, [(entry[0], entry[1], key, b"")]))
+                    self.say(events.DependenciesMissing(self.address, [(entry[6], entry[1], key, b"")]))
                     self._miss_behind(entry[1])
 
     def _begin(self) -> None:
@@ -267,7 +267,7 @@ class Worker(Peer):
         if run.failed is not None:
             self.world.unreadable(run.failed[0])
             self._end(run, has_result=False)
-            self.say(events.DependenciesMissing(self.address, [(entry[0], entry[1], *run.failed)]))
+            self.say(events.DependenciesMissing(self.address, [(entry[6], entry[1], *run.failed)]))
             self._miss_behind(entry[1])
             self._begin()
             return
@@ -278,7 +278,7 @@ class Worker(Peer):
             self._fail(run, b"broken")
         elif behaviour == "reschedules" and recipe.runs == 1:
             self._end(run, has_result=False)
-            self.say(events.RunsRescheduled(self.address, [(entry[0], entry[1])]))
+            self.say(events.RunsRescheduled(self.address, [(entry[6], entry[1])]))
             self._miss_behind(entry[1])
             self._begin()
         elif behaviour == "parent" and not run.awaits:
@@ -287,9 +287,9 @@ class Worker(Peer):
             self._finish(run, read)
 
     def _fail(self, run: Run, blob: bytes) -> None:
-        key, run_id = run.entry[:2]
+        run_id = run.entry[1]
         self._end(run, has_result=False)
-        self.say(events.TasksErred(self.address, [(key, run_id, blob, "it failed", 0.001)]))
+        self.say(events.TasksErred(self.address, [(run.entry[6], run_id, blob, "it failed", 0.001)]))
         self._miss_behind(run_id)
         self._begin()
 
@@ -322,7 +322,7 @@ class Worker(Peer):
         else:
             self.young[object_id] = value
         seconds = world.agenda.now - run.began
-        result = (key, run_id, object_id, world.nbytes(run.recipe.is_small), inline, "bytes", seconds)
+        result = (run.entry[6], run_id, object_id, world.nbytes(run.recipe.is_small), inline, "bytes", seconds)
         self.say(events.TasksFinished(self.address, [result]))
         self._begin()
 

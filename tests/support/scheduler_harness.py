@@ -522,21 +522,21 @@ class Cluster:
         del self.runs[worker][entry[1]]
         self.nbytes[object_id] = nbytes
         self.stores[worker.rpartition("/")[0]].add(object_id)
-        result = (key, entry[1], object_id, nbytes, inline, "bytes", seconds)
+        result = (entry[6], entry[1], object_id, nbytes, inline, "bytes", seconds)
         self.handle(events.TasksFinished(worker, [result]))
         return object_id
 
     def err(self, key: Any, text: str = "it failed") -> None:
         worker, entry = self.startable_entry(key)
         del self.runs[worker][entry[1]]
-        self.handle(events.TasksErred(worker, [(key, entry[1], b"exception", text, 0.001)]))
+        self.handle(events.TasksErred(worker, [(entry[6], entry[1], b"exception", text, 0.001)]))
         self._miss_those_behind(worker, entry[1])
 
     def reschedule(self, key: Any) -> str:
         """A run ends with the wish for another one; where it was."""
         worker, entry = self.startable_entry(key)
         del self.runs[worker][entry[1]]
-        self.handle(events.RunsRescheduled(worker, [(key, entry[1])]))
+        self.handle(events.RunsRescheduled(worker, [(entry[6], entry[1])]))
         self._miss_those_behind(worker, entry[1])
         return worker
 
@@ -547,7 +547,7 @@ class Cluster:
         if not isinstance(object_id, bytes):
             object_id = b""  # a result that the worker does not remember
         del self.runs[worker][entry[1]]
-        self.handle(events.DependenciesMissing(worker, [(key, entry[1], dependency_key, object_id)]))
+        self.handle(events.DependenciesMissing(worker, [(entry[6], entry[1], dependency_key, object_id)]))
         self._miss_those_behind(worker, entry[1])
 
     def _miss_those_behind(self, worker: str, run_id: int) -> None:
@@ -555,7 +555,7 @@ class Cluster:
         for behind in list(self.runs[worker].values()):
             keys = [dependency[0] for dependency in behind[4] if dependency[1] == run_id]
             if keys and self.runs[worker].pop(behind[1], None):
-                self.handle(events.DependenciesMissing(worker, [(behind[0], behind[1], keys[0], b"")]))
+                self.handle(events.DependenciesMissing(worker, [(behind[6], behind[1], keys[0], b"")]))
                 self._miss_those_behind(worker, behind[1])
 
     def copy(self, key: Any, host: str) -> None:

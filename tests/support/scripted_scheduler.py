@@ -25,6 +25,8 @@ DEADLINE_SECONDS = 20.0
 #: How often a condition is looked at, while no message comes, that depends on more than messages.
 PERIOD_SECONDS = 0.02
 TOKEN = b"a token for tests, long enough"
+#: The tasks have serials from here on.
+SERIAL = 1000
 
 
 class Peer:
@@ -49,6 +51,7 @@ class ScriptedScheduler:
         self._changed = threading.Condition()
         self._run_ids = itertools.count(1)
         self._sent: dict[int, set[bytes]] = {}
+        self._keys: dict[int, Any] = {}  # by run
 
     def __enter__(self) -> Self:
         self.thread = LoopThread("scripted-scheduler")
@@ -188,11 +191,14 @@ class ScriptedScheduler:
             known.add(digest)
             self.send(peer, ("functions", [(digest, blob)]))
         run_id = next(self._run_ids)
-        return (key or f"task-{run_id}", run_id, digest, payloads.dumps((args, kwargs)), list(depends), False)
+        key = self._keys[run_id] = key or f"task-{run_id}"
+        return (key, run_id, digest, payloads.dumps((args, kwargs)), list(depends), False, SERIAL + run_id)
 
     def node_task(self, node: Any, *, depends: Any = ()) -> Any:
         """A task that is a node of a dask graph."""
-        return (node.key, next(self._run_ids), None, payloads.dumps(node), list(depends), False)
+        run_id = next(self._run_ids)
+        self._keys[run_id] = node.key
+        return (node.key, run_id, None, payloads.dumps(node), list(depends), False, SERIAL + run_id)
 
     def run(self, peer: Peer, *tasks: Any) -> dict[Any, tuple[str, Any]]:
         """Run tasks and wait for all their outcomes: ``{key: (operation, entry)}``."""
@@ -206,11 +212,12 @@ class ScriptedScheduler:
             for operation, *rest in peer.received:
                 if operation in ("finished", "erred", "missing"):
                     for entry in rest[0]:
+                        assert entry[0] == SERIAL + entry[1]
                         found[entry[1]] = (operation, entry)
             return found.keys() >= set(run_ids)
 
         self.wait(look, f"the outcomes of {run_ids}")
-        return {found[run_id][1][0]: found[run_id] for run_id in run_ids}
+        return {self._keys[run_id]: found[run_id] for run_id in run_ids}
 
     def one(self, peer: Peer, task: Any) -> tuple[str, Any]:
         """Run one task; its operation and entry."""

@@ -284,7 +284,7 @@ class SimulatedCluster:
         self._store(worker.host, object_id)
         self.ran_on[key] = worker.address
         self.finished_at[key] = self.now
-        result = (key, run_id, object_id, self._nbytes(key), None, "bytes", seconds)
+        result = (entry[6], run_id, object_id, self._nbytes(key), None, "bytes", seconds)
         self.tell(events.TasksFinished(worker.address, [result]))
         return object_id
 

@@ -21,7 +21,7 @@ revokes = pytest.mark.skipif(not REVOKES, reason="nothing is revoked on this pro
 
 
 def task(run_id):
-    return ("key", run_id, None, b"", (), False)
+    return ("key", run_id, None, b"", (), False, 1)
 
 
 class Slots:

@@ -18,7 +18,7 @@ revokes = pytest.mark.skipif(not REVOKES, reason="nothing is revoked on this pro
 
 
 def task(run_id):
-    return ("key", run_id, None, b"", (), None)
+    return ("key", run_id, None, b"", (), None, 1)
 
 
 def run_all(nthreads, first, run):

@@ -77,11 +77,11 @@ def test_without_a_result_all_that_is_behind_it_misses_its_dependency(scheduler,
     gate.set()
     outcomes = scheduler.outcomes(peer, [task[1] for task in (first, second, third, fourth)])
     assert outcomes[first[0]][0] == "erred"
-    assert outcomes[second[0]] == ("missing", (second[0], second[1], first[0], b""))
-    assert outcomes[third[0]] == ("missing", (third[0], third[1], second[0], b""))
+    assert outcomes[second[0]] == ("missing", (second[6], second[1], first[0], b""))
+    assert outcomes[third[0]] == ("missing", (third[6], third[1], second[0], b""))
     assert value_of(outcomes[fourth[0]]) == 4
     late = add_to(scheduler, peer, third, 1)
-    assert scheduler.one(peer, late) == ("missing", (late[0], late[1], third[0], b""))
+    assert scheduler.one(peer, late) == ("missing", (late[6], late[1], third[0], b""))
 
 
 def test_a_result_that_is_long_gone_is_missing(scheduler, peer):

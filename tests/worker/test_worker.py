@@ -47,9 +47,10 @@ def pins(store):
 
 
 def test_a_task_runs_and_its_result_is_in_the_store_and_rides_along(scheduler, peer, store, eventually):
-    operation, entry = scheduler.one(peer, scheduler.task(peer, operator.add, 1, 2, key="three"))
-    key, _, object_id, nbytes, data, type_name, seconds = entry
-    assert (operation, key, type_name) == ("finished", "three", "int")
+    task = scheduler.task(peer, operator.add, 1, 2, key="three")
+    operation, entry = scheduler.one(peer, task)
+    serial, _, object_id, nbytes, data, type_name, seconds = entry
+    assert (operation, serial, type_name) == ("finished", task[6], "int")
     eventually(lambda: store.contains(ObjectID(object_id)))
     assert store.get(ObjectID(object_id)) == 3
     assert nbytes == len(data)
@@ -125,9 +126,10 @@ def test_each_seal_is_known_before_its_outcome_unless_the_result_rides_along(sch
 def test_work_may_come_with_the_welcome(scheduler, start_worker):
     payload = pickle.dumps(((-5,), {}))
     digest = bytes(16)
-    scheduler.greeting = [("functions", [(digest, pickle.dumps(abs))]), ("run", [("x", 1, digest, payload, [], False)])]
+    run = ("x", 1, digest, payload, [], False, 1001)
+    scheduler.greeting = [("functions", [(digest, pickle.dumps(abs))]), ("run", [run])]
     _, peer = start_worker()
-    assert scheduler.outcomes(peer, [1])["x"][0] == "finished"
+    assert scheduler.message(peer, "finished")[1][0][1] == 1
 
 
 # -- dependencies
@@ -199,11 +201,10 @@ def test_no_other_thread_is_woken_for_the_views_of_a_task(
 
 def test_a_dependency_that_is_nowhere_is_missing_and_no_error(scheduler, peer):
     gone = ObjectID(b"0123456789abcdef")
-    operation, entry = scheduler.one(
-        peer, scheduler.task(peer, abs, Reference("x"), key="y", depends=[("x", gone, None, [])])
-    )
+    task = scheduler.task(peer, abs, Reference("x"), key="y", depends=[("x", gone, None, [])])
+    operation, entry = scheduler.one(peer, task)
     assert operation == "missing"
-    assert (entry[0], entry[2], entry[3]) == ("y", "x", gone)
+    assert entry == (task[6], task[1], "x", gone)
 
 
 def test_a_task_that_raises_what_the_store_raises_is_an_error(scheduler, peer):
@@ -491,7 +492,7 @@ def runs_of(scheduler, peer, tmp_path, function, depends, *, as_node=False, priv
         task = scheduler.node_task(Task("t", recorded, TaskRef("x")), depends=depends)
     else:
         task = scheduler.task(peer, recorded, Reference("x"), depends=depends)
-    operation, _ = scheduler.one(peer, (*task[:5], private))
+    operation, _ = scheduler.one(peer, (*task[:5], private, task[6]))
     return operation, len(log.read_text())
 
 

@@ -25,7 +25,7 @@ def quick(monkeypatch):
 
 
 def add(write_behind, value, key="key", type_name="int"):
-    object_id = write_behind.add(key, encode(value).to_bytes(), type_name)
+    object_id = write_behind.add(key, 1, encode(value).to_bytes(), type_name)
     write_behind.tend()
     return object_id
 
@@ -78,7 +78,7 @@ def test_its_thread_sleeps_while_there_is_nothing(write_behind, quick, eventuall
     assert not write_behind._awake
     write_behind.discard([add(write_behind, 1)])
     eventually(lambda: not write_behind._awake, what="it sleeps again")
-    object_id = write_behind.add("key", encode(2).to_bytes(), "int")
+    object_id = write_behind.add("key", 7, encode(2).to_bytes(), "int")
     assert not write_behind._awake, "the thread that adds has something better to do"
     write_behind.tend()
     assert write_behind._awake

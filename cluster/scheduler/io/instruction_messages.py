@@ -12,8 +12,8 @@ from holdfast.cluster.scheduler.tasks import instructions as to_do
 
 
 def _run_entry(entry: to_do.RunEntry) -> tuple[Any, ...]:
-    key, run_id, digest, payload, dependencies, resources = entry
-    return (key, run_id, digest, raw(payload), dependencies, resources)
+    key, run_id, digest, payload, dependencies, private, serial = entry
+    return (key, run_id, digest, raw(payload), dependencies, private, serial)
 
 
 def _erred_entry(entry: to_do.ErredEntry) -> tuple[Any, ...]:

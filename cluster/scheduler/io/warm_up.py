@@ -41,7 +41,7 @@ def warm_up() -> None:
             run = next(iter(runs.values()))
             assert run.task is not None
             inline = None if run.run_id % 2 else b"result"
-            result = (run.task.key, run.run_id, run.run_id.to_bytes(16, "big"), 1 << 20, inline, "int", 1e-5)
+            result = (run.task.serial, run.run_id, run.run_id.to_bytes(16, "big"), 1 << 20, inline, "int", 1e-5)
             handle(events.TasksFinished(_WORKER, [result]))
         introspection.info(state, {})
         handle(events.KeysReleased(_CLIENT, [below, above, pinned]))

@@ -211,13 +211,15 @@ class Recovered(NamedTuple):
 
 
 class TasksFinished(NamedTuple):
+    """Results of runs; of each first the serial of its task, then the run."""
+
     worker: str
-    results: Sequence[tuple[Key, int, ObjectId, int, Payload | None, str, float]]
+    results: Sequence[tuple[int, int, ObjectId, int, Payload | None, str, float]]
 
 
 class TasksErred(NamedTuple):
     worker: str
-    errors: Sequence[tuple[Key, int, Payload | tuple[ObjectId, int], str, float]]
+    errors: Sequence[tuple[int, int, Payload | tuple[ObjectId, int], str, float]]
 
 
 class FunctionsWrote(NamedTuple):
@@ -229,14 +231,14 @@ class FunctionsWrote(NamedTuple):
 
 class DependenciesMissing(NamedTuple):
     worker: str
-    missing: Sequence[tuple[Key, int, Key, ObjectId]]
+    missing: Sequence[tuple[int, int, Key, ObjectId]]
 
 
 class RunsRescheduled(NamedTuple):
-    """These tasks, by key and run, want to be run again, on other workers if they can be."""
+    """These tasks, by serial and run, want to be run again, on other workers if they can be."""
 
     worker: str
-    runs: Sequence[tuple[Key, int]]
+    runs: Sequence[tuple[int, int]]
 
 
 class RunsDropped(NamedTuple):

@@ -9,8 +9,8 @@ from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payloa
 
 #: A number in the place of the object's id is that of a run that was sent to the same worker before.
 DependencyEntry: TypeAlias = tuple[Key, ObjectId | int | None, Payload | None, Sequence[str]]
-#: The last one says whether the run gets private views of what it reads.
-RunEntry: TypeAlias = tuple[Key, int, Digest | None, Payload, Sequence[DependencyEntry], bool]
+#: The last ones say whether the run gets private views of what it reads, and the serial of the task.
+RunEntry: TypeAlias = tuple[Key, int, Digest | None, Payload, Sequence[DependencyEntry], bool, int]
 MemoryEntry: TypeAlias = tuple[Key, ObjectId | None, int, Payload | None, Sequence[str]]
 #: A large exception's object, its size, and the nodes that have it.
 StoredError: TypeAlias = tuple[ObjectId, int, Sequence[str]]

@@ -82,7 +82,7 @@ class Sender:
             [dependency_entry(d, worker.host, self._durable) for d in task.dependencies] if task.dependencies else ()
         )
         self._instructions.add(
-            RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private)
+            RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private, task.serial)
         )
 
     def take_up(self, task: Task, worker: Worker, run_id: int, now: float) -> None:
