@@ -36,12 +36,30 @@ from holdfast.cluster.journal.group_sync import GroupSync
 from holdfast.cluster.journal.recovery import Recovered, recover
 from holdfast.cluster.journal.tables import Tables
 from holdfast.cluster.journal.writer import FILE_NBYTES, RESERVE_NBYTES, Writer
+from holdfast.cluster.protocol import requests
 from holdfast.cluster.scheduler.tasks.instructions import Instruction, Reply
 
 logger = logging.getLogger(__name__)
 
 #: A batch with an entry of one of these tables is on the disk before anybody is told.
 LASTING = frozenset({"datasets"})
+#: The requests that begin something which the journal has to keep; what ends things, or only looks, is none of them.
+ADDING = frozenset(
+    request.operation
+    for request in (
+        requests.ACQUIRE_LOCKS,
+        requests.ACQUIRE_SEMAPHORE,
+        requests.ERRAND,
+        requests.OPEN_QUEUE,
+        requests.OPEN_SEMAPHORE,
+        requests.PUBLISH,
+        requests.PUT,
+        requests.PUT_QUIETLY,
+        requests.REGISTER_PLUGIN,
+        requests.SET_METADATA,
+        requests.SET_VARIABLE,
+    )
+)
 #: How often it is tried to write what could not be written, and to get the reserve back.
 RETRY_SECONDS = 0.5
 #: A journal that can't be written for so long is given up, and the scheduler with it.
@@ -164,6 +182,19 @@ class Journal:
     def is_full(self) -> bool:
         """Whether nothing new is to be begun, since the disk is full."""
         return self._writer.is_short
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing leaves, since nothing can be written."""
+        return bool(self._held)
+
+    @property
+    def refusal(self) -> str:
+        """What is said to those that would begin something new."""
+        return (
+            f"the disk of the cluster's state directory {self._directory.path} is full, so the scheduler takes nothing "
+            "new. Make room there, and it goes on; what the cluster has is served meanwhile"
+        )
 
     def _write(self, decided: Sequence[Record]) -> bool:
         try:

@@ -16,7 +16,7 @@ from holdfast.cluster import protocol
 from holdfast.cluster.clock import STEP_SECONDS, ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.listening import Listener
-from holdfast.cluster.errors import InternalError, ProtocolError
+from holdfast.cluster.errors import InternalError, JournalFullError, ProtocolError
 from holdfast.cluster.failures import dumping
 from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.processes import kept_logs
@@ -28,7 +28,7 @@ from holdfast.cluster.protocol.opening import PROTOCOL_VERSION
 from holdfast.cluster.scheduler.io.assistant import Assistant
 from holdfast.cluster.scheduler.io.coming_back import RECOVERY_SECONDS, ComingBack
 from holdfast.cluster.scheduler.io.instruction_messages import MESSAGES, REPORTS, message_of
-from holdfast.cluster.scheduler.io.journaling import Journal
+from holdfast.cluster.scheduler.io.journaling import ADDING, Journal
 from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS, Membership
 from holdfast.cluster.scheduler.io.peers import ClientPeer, Peer
 from holdfast.cluster.scheduler.machine.machine import (
@@ -390,12 +390,27 @@ class Scheduler:
 
     def _keys_failed(self, peer: str, keys: Sequence[Any]) -> None:
         """The client was to hold these keys."""
+        if lost := self._not_held(peer, keys):
+            self._send(peer, protocol.client.CANCELLED(lost, FAILED, self._turn_of(peer)))
+
+    def _not_held(self, peer: str, keys: Sequence[Any]) -> list[Any]:
         holder = self.state.clients.get(peer)
         if holder is None:
-            return
-        lost = [key for key in keys if (task := self.state.tasks.get(key)) is None or holder not in task.holders]
-        if lost:
-            self._send(peer, protocol.client.CANCELLED(lost, FAILED, self._turn_of(peer)))
+            return []
+        return [key for key in keys if (task := self.state.tasks.get(key)) is None or holder not in task.holders]
+
+    # -- a disk that is full
+
+    @property
+    def _is_full(self) -> bool:
+        return self._journal is not None and self._journal.is_full
+
+    def _refuse_keys(self, peer: str, keys: Sequence[Any]) -> None:
+        """The client was to hold these keys, and the journal has no room for that."""
+        assert self._journal is not None
+        blob, text = dumping.dump_exception(JournalFullError(self._journal.refusal))
+        errors = [(key, blob, text) for key in self._not_held(peer, keys)]
+        self._send(peer, protocol.client.ERRED(errors, self._turn_of(peer)))
 
     # -- requests
 
@@ -452,6 +467,12 @@ class Scheduler:
             text = f"the scheduler was told to answer no request {operation!r} (blocked_handlers)"
             self._refuse(client, number, "PermissionError", text)
             return None
+        if self._journal is not None and self._journal.is_stuck:
+            return self._answer(client, number, operation, arguments)  # one that is always answered
+        if self._is_full and operation in ADDING:
+            assert self._journal is not None
+            self._refuse(client, number, "JournalFullError", self._journal.refusal)
+            return None
         try:
             return self._requests(operation, arguments, client, number)
         except RequestError as error:
@@ -505,7 +526,7 @@ class Scheduler:
                     protocol.client.FUNCTIONS_SENT: self._taking(events.FunctionsSent),
                     protocol.client.FUNCTIONS_FORGOTTEN: self._taking(events.FunctionsForgotten),
                     protocol.client.SUBMIT: self._submitted,
-                    protocol.client.SCATTERED: self._taking(events.ObjectsScattered),
+                    protocol.client.SCATTERED: self._scattered,
                     protocol.client.CONTAINS: self._taking(events.ReferencesFound),
                     protocol.client.WANT: self._taking(events.KeysWanted),
                     protocol.client.EXPECT: self._taking(events.KeysExpected),
@@ -585,11 +606,20 @@ class Scheduler:
     ) -> None:
         if len(tasks) > MAX_ITEMS:  # one that could not be cut
             raise ProtocolError(f"{len(tasks):,} tasks in one message are more than {MAX_ITEMS:,}")
+        if self._is_full:
+            self._refuse_keys(peer, [key for key, _, _, _ in tasks])
+            return
         self._handle(events.TasksSubmitted(peer, tasks, wants, options, call_site))
 
     def _host_ready(self, peer: str) -> None:
         self._handle(events.HostReady(peer))
         self._members.came_back()
+
+    def _scattered(self, peer: str, objects: Sequence[Any], chosen: bool, call_site: str) -> None:
+        if self._is_full:
+            self._refuse_keys(peer, [key for key, _, _, _, _, _ in objects])
+            return
+        self._handle(events.ObjectsScattered(peer, objects, chosen, call_site))
 
     def _places_changed(self, peer: str, places: Sequence[Any]) -> None:
         self._handle(events.PlacesChanged(peer, places))
