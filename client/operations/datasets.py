@@ -16,7 +16,7 @@ from holdfast.client.drivers.effects import Elsewhere, Operation
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import hold_all
 from holdfast.client.operations.recipes import Recipe, load, pack
-from holdfast.client.packing.describing import describe, is_grave, lacking
+from holdfast.client.packing.describing import Parts, describe, is_grave, lacking
 from holdfast.client.packing.keys import check_text, wire_key
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
@@ -131,8 +131,9 @@ def _in_place(place: str | None) -> dict[str, Any]:
 
 
 def _pack(core: Core, name: Any, data: Any) -> tuple[Recipe, dict[str, Any]]:
-    recipe = pack(core, f"the dataset {name!r}", data)
-    return recipe, describe(data, has_futures=recipe.has_futures)
+    parts = Parts()
+    recipe = pack(core, f"the dataset {name!r}", data, on_part=parts)
+    return recipe, describe(data, parts, has_futures=recipe.has_futures)
 
 
 def unpublish(core: Core, names: Sequence[Any], durable: Any = None) -> Operation[None]:

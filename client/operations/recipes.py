@@ -7,7 +7,7 @@ these futures' results are made of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.client.core.core import Core
@@ -35,8 +35,13 @@ class Recipe(NamedTuple):
     has_futures: bool = False
 
 
-def pack(core: Core, what: str, value: Any) -> Recipe:
+def pack(core: Core, what: str, value: Any, on_part: Callable[[Any], None] | None = None) -> Recipe:
     """The recipe of a value. It may have to wait for room in a store.
+
+    Parameters
+    ----------
+    on_part
+        Is told each object in it that isn't a plain builtin one.
 
     Raises
     ------
@@ -49,7 +54,10 @@ def pack(core: Core, what: str, value: Any) -> Recipe:
     """
     try:
         with core.stores.batch():
-            packed = constants(core, LARGE_NBYTES).pack(value)
+            if on_part is None:
+                packed = constants(core, LARGE_NBYTES).pack(value)
+            else:
+                packed = constants(core, LARGE_NBYTES, on_part).pack_large(value)
     except REFUSALS:
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ store if there is room, and is sent with the task where there is none.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,9 +31,9 @@ from holdfast.cluster.protocol.limits import MAX_PAYLOAD_NBYTES
 from holdfast.objectstore import Encoded
 
 
-def constants(core: Core, large_nbytes: int = LARGE_NBYTES) -> Constants:
+def constants(core: Core, large_nbytes: int = LARGE_NBYTES, on_part: Callable[[Any], None] | None = None) -> Constants:
     """Where large data goes that is part of what this client sends."""
-    return Constants(partial(_store_constant, core), large_nbytes)
+    return Constants(partial(_store_constant, core), large_nbytes, on_part)
 
 
 def _store_constant(core: Core, value: Any) -> Future | None:

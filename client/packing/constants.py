@@ -65,12 +65,20 @@ class Constants:
         See `StoreValue`.
     large_nbytes:
         From which size on a value is stored.
+    on_part:
+        `pack_large` tells it each object in a value that isn't a plain builtin one.
     """
 
-    def __init__(self, store: StoreValue, large_nbytes: int = LARGE_NBYTES) -> None:
+    def __init__(
+        self,
+        store: StoreValue,
+        large_nbytes: int = LARGE_NBYTES,
+        on_part: Callable[[Any], None] | None = None,
+    ) -> None:
         self.large_nbytes = large_nbytes
         self.none_large = payloads.none_larger_than(large_nbytes)
         self._store = store
+        self._on_part = on_part
         self._known: dict[int, tuple[Any, FutureLike | None]] = {}  # the one that was met least recently first
 
     def put(self, value: Any) -> FutureLike | None:
@@ -140,6 +148,8 @@ class Constants:
 
         Plain texts and bytes never come here, so they are looked for where functions have them.
         """
+        if self._on_part is not None:
+            self._on_part(part)
         if type(part) is types.CellType:
             try:
                 contents = part.cell_contents

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
+import importlib.metadata
 import socket
+import sys
 import time
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,26 +18,55 @@ from holdfast.objectstore.codecs.flat import type_name_of
 #: So many columns, variables and the like are named.
 _MAX_NAMED = 200
 _MAX_TEXT_LENGTH = 200
-#: Of a container, so many items are looked at.
-_MAX_LOOKED_AT = 100
 
 
-def describe(value: Any, *, has_futures: bool) -> dict[str, Any]:
+class Parts:
+    """What a value is made of, as its parts are pickled.
+
+    Attributes
+    ----------
+    packages
+        The packages of their classes and functions.
+    is_lazy
+        Whether a collection is among them that is not computed.
+    """
+
+    def __init__(self) -> None:
+        self.packages: dict[str, None] = {}
+        self.is_lazy = False
+
+    def __call__(self, part: Any) -> None:
+        """Another part."""
+        kind = part if isinstance(part, (type, types.FunctionType, types.BuiltinFunctionType)) else type(part)
+        module = kind.__module__
+        if isinstance(module, str):
+            self.packages[module.partition(".")[0]] = None
+        if not self.is_lazy and hasattr(kind, "__dask_graph__") and kind is type(part):
+            # Others, such as those of xarray, wrap dask's, or data.
+            self.is_lazy = module.startswith("dask.")
+
+
+def describe(value: Any, parts: Parts, *, has_futures: bool) -> dict[str, Any]:
     """What a value is: plain data. Looks at no data, and computes nothing.
 
     Parameters
     ----------
+    parts
+        What it is made of.
     has_futures
         Whether there are futures in it.
 
     Examples
     --------
     >>> import dask.array as da
-    >>> found = describe(da.ones((10, 4), chunks=5), has_futures=False)
+    >>> value, parts = da.ones((10, 4), chunks=5), Parts()
+    >>> parts(value)
+    >>> found = describe(value, parts, has_futures=False)
     >>> found["kind"], found["type"], found["shape"], found["npartitions"]
     ('recipe', 'dask.Array', [10, 4], 2)
     """
-    about: dict[str, Any] = {"kind": _kind(value, has_futures), "type": type_name_of(value)}
+    kind = "persisted" if has_futures else "recipe" if parts.is_lazy else "values"
+    about: dict[str, Any] = {"kind": kind, "type": type_name_of(value)}
     for name, of in _FIELDS.items():
         try:
             found = of(value)
@@ -41,29 +74,11 @@ def describe(value: Any, *, has_futures: bool) -> dict[str, Any]:
             continue
         if found is not None:
             about[name] = found
-    about["versions"] = _versions(value)
+    about["versions"] = _versions(value, parts)
     about["user"] = _user()
     about["host"] = socket.gethostname()
     about["published"] = time.time()
     return about
-
-
-def _kind(value: Any, has_futures: bool) -> str:
-    if has_futures:
-        return "persisted"
-    return "recipe" if any(_is_lazy(item) for item in (value, *_items(value))) else "values"
-
-
-def _is_lazy(value: Any) -> bool:
-    return not isinstance(value, type) and getattr(value, "__dask_graph__", None) is not None
-
-
-def _items(value: Any) -> list[Any]:
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, (list, tuple, set, frozenset)):
-        return []
-    return [item for item, _ in zip(value, range(_MAX_LOOKED_AT), strict=False)]
 
 
 def _shape(value: Any) -> list[int | None] | None:
@@ -121,14 +136,28 @@ _FIELDS = {
 }
 
 
-def _versions(value: Any) -> dict[str, str]:
-    """Of Python, of what values are made with, and of the packages of its classes."""
-    roots: dict[str, None] = {}
-    for item in (value, *_items(value)):
-        for kind in (*type(item).__mro__, type(getattr(item, "_meta", None))):
-            roots[kind.__module__.partition(".")[0]] = None
-    found = versions.versions_of(root for root in roots if root not in ("builtins", "__main__", "holdfast"))
-    return {name: version for name, version in found.items() if version is not None}
+def _versions(value: Any, parts: Parts) -> dict[str, str]:
+    """Of Python, of what values are made with, and of the packages of its parts and of its partitions."""
+    roots = dict(parts.packages)
+    for kind in (*type(value).__mro__, *type(getattr(value, "_meta", None)).__mro__):
+        roots[kind.__module__.partition(".")[0]] = None
+    further = [root for root in roots if root not in sys.stdlib_module_names and root not in ("__main__", "holdfast")]
+    return {name: version for name, version in _installed(further).items() if version is not None}
+
+
+def _installed(packages: Iterable[str]) -> dict[str, str | None]:
+    """The versions of Python, and of these packages, by what is imported: iris is of scitools-iris."""
+    found = versions.versions_of(name for name in packages if name not in versions.own())
+    for name, version in found.items():
+        if version is None and name in _distributions():
+            found[name] = importlib.metadata.version(_distributions()[name][0])
+    return found
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """By what is imported of them, which takes a while to find out."""
+    return importlib.metadata.packages_distributions()
 
 
 def _user() -> str:
@@ -136,10 +165,6 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # it has no name
         return ""
-
-
-def _versions_here(names: Iterable[str]) -> dict[str, str | None]:
-    return versions.versions_of(name for name in names if name not in versions.own())
 
 
 def lacking(about: Mapping[str, Any]) -> list[str]:
@@ -153,7 +178,7 @@ def lacking(about: Mapping[str, Any]) -> list[str]:
     made_with = about.get("versions")
     if not isinstance(made_with, Mapping):
         return []
-    here = _versions_here(made_with)
+    here = _installed(made_with)
     missing = [f"{name} {version} (not installed here)" for name, version in made_with.items() if here[name] is None]
     other = [
         f"{name} {version} ({here[name]} here)"
@@ -168,7 +193,7 @@ def is_grave(about: Mapping[str, Any]) -> bool:
     made_with = about.get("versions")
     if not isinstance(made_with, Mapping):
         return False
-    here = _versions_here(made_with)
+    here = _installed(made_with)
     python = made_with.get("python")
     return any(here[name] is None for name in made_with) or (
         python is not None and versions.minor(python) != versions.minor(here["python"])

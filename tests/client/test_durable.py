@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -16,10 +17,11 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+import xarray
 from waiting import until
 
 from holdfast import Client, DatasetExistsError, DatasetNotFoundError, DurableError, LocalCluster, ObjectLostError
-from holdfast.client.packing.describing import describe, is_grave, lacking
+from holdfast.client.packing.describing import Parts, describe, is_grave, lacking
 from holdfast.cluster.processes import run_directory
 from holdfast.objectstore.durable.catalogue import Catalogue
 from holdfast.objectstore.durable.opening import open_place
@@ -310,7 +312,7 @@ def test_copies_on_two_hosts(two_hosts: LocalCluster) -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    about = describe(np.zeros(3), has_futures=False)
+    about = describe(np.zeros(3), Parts(), has_futures=False)
     assert lacking(about) == []
     assert not is_grave(about)
     about["versions"] = {**about["versions"], "nosuchpackage": "1.2", "numpy": "0.1"}
@@ -318,6 +320,42 @@ def test_what_is_missing_is_said() -> None:
     assert is_grave(about)
     about["versions"] = {"python": "2.7.1"}
     assert is_grave(about)
+
+
+class Wrapping:
+    """Has a collection inside, as cubes of Iris have."""
+
+    def __init__(self, data: object) -> None:
+        self.inner = {"data": data}
+
+
+def test_what_is_inside_of_a_value_is_said(client: Client) -> None:
+    x = da.arange(10, chunks=5)
+    client.publish_dataset(
+        lazy=Wrapping(x),
+        persisted=[Wrapping(client.persist(x))],
+        values=Wrapping(np.arange(3)),
+        frame={"a": [pd.DataFrame({"a": ["text"]})]},
+        array=xarray.DataArray(np.arange(3)),
+        lazy_array=xarray.DataArray(x),
+    )
+    about = client.list_datasets(detail=True)
+    assert {name: each["kind"] for name, each in about.items()} == {
+        "lazy": "recipe",
+        "persisted": "persisted",
+        "values": "values",
+        "frame": "values",
+        "array": "values",
+        "lazy_array": "recipe",
+    }
+    assert "pandas" in about["frame"]["versions"]
+    assert about["array"]["versions"]["xarray"] == xarray.__version__
+    client.unpublish_dataset(*about)
+
+
+def test_what_is_imported_by_another_name_than_it_is_installed_is_not_missing() -> None:
+    assert lacking({"versions": {"sklearn_of_nobody": "1.0"}})
+    assert lacking({"versions": {"attr": importlib.metadata.version("attrs")}}) == []
 
 
 class Unreadable:
@@ -330,7 +368,7 @@ def test_a_dataset_that_can_not_be_read_here_says_what_it_was_made_with(
 ) -> None:
     from holdfast.client.operations import datasets
 
-    def made_elsewhere(value: object, has_futures: bool) -> dict[str, object]:
+    def made_elsewhere(value: object, parts: Parts, has_futures: bool) -> dict[str, object]:
         return {"kind": "values", "versions": {"theirs": "3.4"}}
 
     monkeypatch.setattr(datasets, "describe", made_elsewhere)
