@@ -12,11 +12,13 @@ PARALLEL ?= --numprocesses auto --dist worksteal
 export PYTHONDONTWRITEBYTECODE =
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo docs test test-fast test-all attack chaos check lint types protocol-docs simulate bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-durable bench-fragmentation bench-actors install clean
+.PHONY: help demo demo-iris demo-s3 docs test test-fast test-all attack chaos check lint types protocol-docs simulate bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-durable bench-fragmentation bench-actors install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         the main job end to end, on the flights of New York in 2013 (examples/flights)"
+	@echo "make demo-iris    weather data published with Iris, and kept when the cluster ends (examples/iris)"
+	@echo "make demo-s3      CSV files in S3, filtered and published (examples/s3); a server of moto stands for S3"
 	@echo "make test         the tests"
 	@echo "make test-fast    those that start no process, server or cluster: about a minute on two idle cores"
 	@echo "make test-all     the tests on every Python that is promised and that this machine has; ARGS=\"-- tests/client\""
@@ -46,6 +48,12 @@ help:
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/flights/demo.py
+
+demo-iris: $(VENV)/.test
+	$(BIN)/python examples/iris/demo.py $(ARGS)
+
+demo-s3: $(VENV)/.test
+	$(BIN)/python examples/s3/demo.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
