@@ -32,6 +32,7 @@ from holdfast.client.defaults import named as named
 from holdfast.client.drivers.in_task import InTaskDriver
 from holdfast.client.futures.callbacks import ThreadCallbacks
 from holdfast.client.futures.future import Future
+from holdfast.client.futures.holding import own
 from holdfast.client.packing.dask_internals import Expr, flatten
 from holdfast.client.packing.graphs import nodes_of
 from holdfast.client.stores.access import StoreAccess
@@ -77,6 +78,24 @@ def core_of(worker: RunsTasks) -> Core:
 def value_of(client: Client, key: Any) -> Any:
     """The result that a key which the cluster knows stands for."""
     return client.gather(Future._wanted(key, client._core))
+
+
+def handed_over(futures: list[Future]) -> list[Future]:
+    """The tasks' own futures of what a task or an actor gives. The scheduler has heard of them when this returns.
+
+    A task may have futures of another client, which it has opened.
+
+    Raises
+    ------
+    CancelledError, ValueError
+        One was cancelled, or is of another cluster.
+    """
+    worker = current_worker()
+    assert worker is not None
+    core = core_of(worker)
+    mine = [own(core, future) for future in futures]
+    core.session.send_all_posted()
+    return mine
 
 
 def running_task() -> RunningTask | None:

@@ -6,11 +6,9 @@ from typing import Any, NoReturn
 
 from holdfast.client.actors.actor_future import ActorFuture
 from holdfast.client.core.core import Core
-from holdfast.client.core.registry import registry
 from holdfast.client.futures.errors import error_of
 from holdfast.client.futures.future import Future, _unpickled
 from holdfast.client.operations.actors import attribute, call
-from holdfast.client.packing.collecting import is_collected
 
 #: What notebooks and libraries look for in any object: an actor that has such an attribute doesn't mean them.
 _PROBED = ("_repr_", "_ipython_")
@@ -116,12 +114,6 @@ class Actor:
         return sorted({*own, *self._methods, *self._attributes})
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        if not is_collected() and registry.running_task() is not None:
-            # As for a future: nothing would hold the actor between the end of this task and the reading of its result.
-            raise TypeError(
-                f"a handle of the actor {self._name} ({self.key!r:.200}) can't be part of a task's result or of what a "
-                "task stores: publish it, or put it into a Queue or a Variable, or give it to a method of another actor"
-            )
         return Actor, (self._future, self._number, self._name, self._methods, self._attributes)
 
     def __eq__(self, other: object) -> bool:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from holdfast.client.actors.actor import handle_of
-from holdfast.client.futures.future import Future
-from holdfast.client.packing.collecting import collecting
-from holdfast.client.packing.futures import FutureLike
 
 
 class ActorMaker:
@@ -31,20 +27,7 @@ class ActorMaker:
 
         worker = current_worker()
         assert worker is not None
-        return ActorHandle(worker.actors.make(partial(self.function, *args, **kwargs), _collecting))
-
-
-@contextlib.contextmanager
-def _collecting() -> Iterator[list[FutureLike]]:
-    """Collects the futures in what a method gives. Afterwards the scheduler has heard of them.
-
-    The worker sends what a method has given. It doesn't wait for what the client inside of the method has still to
-    send, such as the submission of a task whose future is given: so all of that is sent before.
-    """
-    with collecting() as found:
-        yield found
-    for session in {cast(Future, future)._core.session for future in found}:
-        session.send_all_posted()
+        return ActorHandle(worker.actors.make(partial(self.function, *args, **kwargs)))
 
 
 class ActorHandle:

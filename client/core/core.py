@@ -18,6 +18,7 @@ from holdfast.client.core.session import Session
 from holdfast.client.drivers.effects import Driver
 from holdfast.client.packing.functions import FunctionCache
 from holdfast.client.stores.access import StoreAccess
+from holdfast.cluster.collecting import process
 
 
 class Callbacks(Protocol):
@@ -96,6 +97,7 @@ class Core:
         #: Ends with the loop of an asynchronous client that is left open, and closes it then.
         self.end_of_loop: AsyncGenerator[None] | None = None
         self._make_client = make_client
+        process.has_futures = True
         self._client: weakref.ref[Any] | None = None
 
     @property

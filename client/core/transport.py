@@ -42,6 +42,9 @@ class Receiver(Protocol):
     def on_room(self) -> None:
         """There is room for messages again. In any thread."""
 
+    def send_all_posted(self) -> None:
+        """Send all that is to be sent, even if there is no room. In any thread."""
+
 
 class Transport(Protocol):
     """Carries the messages of one session to the scheduler, in order, and those of the scheduler to the session.

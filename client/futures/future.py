@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, Self
 
 from holdfast.client.core.cancelling import cancel_keys, manner_of
 from holdfast.client.core.core import Core
 from holdfast.client.core.key_state import CANCELLED, PENDING, KeyState
-from holdfast.client.core.registry import registry
 from holdfast.client.core.retrying import retry_keys
 from holdfast.client.defaults import current
 from holdfast.client.drivers.kinds import takes_its_kind
 from holdfast.client.futures.binding import bound
+from holdfast.client.futures.pickled import Lease, claim, core_for, leased
 from holdfast.client.futures.reading import exception, read, traceback, type_of
-from holdfast.client.packing.collecting import pickled, stands_for_value
-from holdfast.client.packing.dask_internals import TaskRef
+from holdfast.client.packing.dask_internals import TaskRef, is_tokenizing
 from holdfast.client.packing.keys import wire_key
 from holdfast.client.raising import hide_own_frames
 from holdfast.cluster import protocol
+from holdfast.cluster.collecting import pickled, stands_for_value
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.errors import CancelledError
 from holdfast.cluster.notebook import card
-from holdfast.cluster.protocol.message import Message
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore import ObjectID
 from holdfast.objectstore.sizes import format_size
+
+
+def _expect(key: Any) -> tuple[Any, ...]:
+    return protocol.client.EXPECT((key,))
+
+
+def _want(key: Any) -> tuple[Any, ...]:
+    return protocol.client.WANT((key,))
 
 
 class Future(TaskRef):
@@ -84,7 +92,7 @@ class Future(TaskRef):
         if not inform or state is not None:
             raise ValueError("a future is one that the scheduler hears of, and has the state that its client knows")
         self._core = current() if client is None else client._core
-        self._want(key, protocol.client.EXPECT)
+        self._want(key, _expect)
 
     @classmethod
     def _wanted(cls, key: Any, core: Core) -> Self:
@@ -92,7 +100,16 @@ class Future(TaskRef):
         self = cls.__new__(cls)
         self._held = False
         self._core = core
-        self._want(key, protocol.client.WANT)
+        self._want(key, _want)
+        return self
+
+    @classmethod
+    def _claimed(cls, key: Any, lease: Lease, core: Core) -> Self:
+        """A future of a key that was pickled by hand."""
+        self = cls.__new__(cls)
+        self._held = False
+        self._core = core
+        self._want(key, partial(claim, lease=lease))
         return self
 
     @classmethod
@@ -104,15 +121,15 @@ class Future(TaskRef):
         self._hold(state)
         return self
 
-    def _want(self, key: Any, message: Message) -> None:
+    def _want(self, key: Any, message: Callable[[Any], tuple[Any, ...]]) -> None:
         table, session = self._core.table, self._core.session
         with table.lock, table.beginning() as begun:
             session.check_open()  # no answer would ever say what became of it
             state, new = table.state_of(wire_key(key))
             if new:
                 begun.append(state)
-                session.enqueue(message((state.key,)))
-                state.expected = message is protocol.client.EXPECT
+                session.enqueue(message(state.key))
+                state.expected = message is _expect
             self._hold(state)
             begun.commit()
         session.flush_soon()
@@ -435,19 +452,21 @@ class Future(TaskRef):
 
     # -- how it travels
 
-    def __reduce__(self) -> tuple[Any, tuple[Any]]:
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         self._check_held()
         if pickled(self):
-            if stands_for_value(self):
-                return Reference(self.key).__reduce__()
-        else:
-            if registry.running_task() is not None:
-                # No client would hold its key between the end of this task and the reading of what it is pickled into.
-                raise TypeError(
-                    f"the future of {self.key!r} can't be part of a task's result or of what a task stores: return "
-                    "its value, future.result(), instead"
-                )
-        return _unpickled, (self.key,)
+            return Reference(self.key).__reduce__() if stands_for_value(self) else (_unpickled, (self.key,))
+        if is_tokenizing():
+            return _unpickled, (self.key,)
+        return _unpickled_by_hand, (self.key, leased(self._core, self._state))
+
+    def __copy__(self) -> Self:
+        self._check_held()
+        with self._core.table.lock:
+            return self._of(self._state, self._core)
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self.__copy__()
 
     # A reference is equal to any other one of its key; a future is one holder of its own.
     def __eq__(self, other: object) -> bool:
@@ -477,5 +496,9 @@ class Future(TaskRef):
 def _unpickled(key: Any) -> Any:
     to = bound.to
     if to is None:
-        return Future(key)
+        to = current()  # in a task, its own
     return Future._wanted(key, to) if isinstance(to, Core) else to(key)
+
+
+def _unpickled_by_hand(key: Any, lease: Lease) -> Future:
+    return Future._claimed(key, lease, core_for(key, lease))

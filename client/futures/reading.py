@@ -152,7 +152,12 @@ def failure_of(core: Core, state: KeyState) -> Operation[BaseException]:
             blob = bytes((yield Elsewhere(read_it, partial(core.stores.read_at_once, location, writable=False))))
         except (StoreError, ConnectError, ReadTimeoutError) as error:
             logger.debug("can't read an exception: %s", error)
-    return error_of(state, blob)
+    outer = bound.to
+    bound.to = core
+    try:
+        return error_of(state, blob)
+    finally:
+        bound.to = outer
 
 
 def read_many(

@@ -117,4 +117,9 @@ def _error_of(core: Core, call: Call) -> Operation[BaseException]:
             blob = None
     if blob is None:
         return RemoteError(f"the call of {call.name} failed, and its exception can't be read; it was\n\n{call.text}")
-    return load_exception(blob, call.text)[0]
+    outer = bound.to
+    bound.to = core
+    try:
+        return load_exception(blob, call.text)[0]
+    finally:
+        bound.to = outer

@@ -20,7 +20,6 @@ from holdfast.client.operations.moving import replicate
 from holdfast.client.operations.queues import fed_by, is_queue
 from holdfast.client.operations.storing import announce, take_back
 from holdfast.client.packing.checks import check_in_one
-from holdfast.client.packing.collecting import collecting
 from holdfast.client.packing.foreign import check_ends, check_no_foreign_future
 from holdfast.client.packing.keys import check_together, random_token, wire_key
 from holdfast.client.packing.options import names_of_workers
@@ -28,6 +27,7 @@ from holdfast.client.stores.access import AT_ONCE_NBYTES, StoreAccess
 from holdfast.client.stores.location import Location
 from holdfast.client.stores.tokens import hashes_in_place, registered_token, token_of_content
 from holdfast.cluster.call_sites import call_site
+from holdfast.cluster.collecting import collecting
 from holdfast.cluster.errors import CancelledError
 from holdfast.objectstore import Encoded, encode
 

@@ -17,7 +17,6 @@ from holdfast.client.core.key_state import PENDING
 from holdfast.client.drivers.effects import Elsewhere, Operation, WouldWaitError
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import borrow, own
-from holdfast.client.packing.collecting import collecting
 from holdfast.client.packing.constants import Constants
 from holdfast.client.packing.keys import random_token
 from holdfast.client.packing.sizes import LARGE_NBYTES
@@ -26,6 +25,7 @@ from holdfast.client.stores.location import Location
 from holdfast.client.stores.tokens import fingerprint, fingerprint_of
 from holdfast.cluster import protocol
 from holdfast.cluster.call_sites import call_site
+from holdfast.cluster.collecting import collecting
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.limits import MAX_PAYLOAD_NBYTES
 from holdfast.objectstore import Encoded
@@ -81,7 +81,7 @@ def _encoded(core: Core, value: Any) -> tuple[Encoded, list[Future]]:
     """A value as it is stored, and this client's futures of what is to live as long: those inside the value."""
     with collecting() as inside:
         encoded = core.stores.encode(value)
-    return encoded, [own(core, future) for future in inside]  # type: ignore[arg-type]  # every FutureLike is one
+    return encoded, [own(core, future) for future in inside]
 
 
 def _has_store(core: Core, encoded: Encoded) -> bool:

@@ -14,13 +14,13 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from holdfast.client.packing.collecting import Values, collecting, collector
 from holdfast.client.packing.constants import Constants
 from holdfast.client.packing.foreign import check_no_foreign_future, foreign_future
 from holdfast.client.packing.futures import FutureLike, Own, is_future_class
 from holdfast.client.packing.keys import check_together
 from holdfast.client.packing.sizes import LENGTH_IS_SIZE, size_hint
 from holdfast.client.packing.structures import futures_in_fields
+from holdfast.cluster.collecting import Values, collecting, collector
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore.errors import HoldfastError
@@ -190,7 +190,7 @@ class Packer:
         self, args: tuple[Any, ...], kwargs: dict[str, Any], inside: list[FutureLike] | None = None
     ) -> tuple[bytes | None, list[FutureLike]]:
         """The arguments' pickle, and the futures in it; no pickle if there are large arrays or the like in it."""
-        outer = getattr(collector, "found", None)
+        outer = collector.found
         if inside is None:
             inside = []
         collector.found = inside

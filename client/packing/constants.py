@@ -21,10 +21,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from holdfast.client.packing.collecting import Values, collecting
 from holdfast.client.packing.futures import FutureLike
 from holdfast.client.packing.keys import TooLongKeysError, check_together
 from holdfast.client.packing.sizes import LARGE_NBYTES, LENGTH_IS_SIZE, size_hint
+from holdfast.cluster.collecting import Values, collecting
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore.errors import HoldfastError

@@ -21,6 +21,7 @@ from dask._task_spec import (
     Tuple,
     convert_legacy_graph,
 )
+from dask.tokenize import tokenize_lock
 
 CompositeExpr: Any = _expr.CompositeExpr
 Expr: Any = _expr.Expr
@@ -34,6 +35,12 @@ unpack_collections: Any = base.unpack_collections
 flatten: Any = core.flatten
 identity_cast: Any = _task_spec._identity_cast
 execute_subgraph: Any = _task_spec._execute_subgraph
+
+
+def is_tokenizing() -> bool:
+    """Whether this thread pickles something for a token of dask's only: nobody will unpickle it for good."""
+    return bool(tokenize_lock._is_owned())  # type: ignore[attr-defined]
+
 
 __all__ = [
     "Alias",
@@ -56,6 +63,7 @@ __all__ = [
     "execute_subgraph",
     "flatten",
     "identity_cast",
+    "is_tokenizing",
     "rebuild_composite_collection",
     "unpack_collections",
 ]

@@ -28,7 +28,7 @@ from holdfast.cluster.protocol.kinds import (
     TEXT,
     TURN,
 )
-from holdfast.cluster.protocol.limits import MAX_NAMED
+from holdfast.cluster.protocol.limits import MAX_LEASE_SECONDS, MAX_NAMED
 from holdfast.cluster.protocol.message import Message, QuicklyChecked, Vocabulary
 from holdfast.cluster.protocol.shapes import (
     Anything,
@@ -38,6 +38,7 @@ from holdfast.cluster.protocol.shapes import (
     Listed,
     Mapped,
     Maybe,
+    Number,
 )
 
 # -- to the scheduler
@@ -98,6 +99,33 @@ EXPECT = Message(
     "scattered.",
     cut="keys",
     keys=KEYS,
+)
+PICKLED = Message(
+    "pickled",
+    "A user has pickled futures that the client holds, and nobody knows where to. The scheduler keeps the results for "
+    "so many seconds, and as long as the client holds them itself. Each lease has a name; pickled again, it begins "
+    "anew. The time `until` which it lasts, in seconds since 1970, and the `call_site`, as of `submit`, are for "
+    "people.",
+    cut="futures",
+    futures=Listed(Entry(key=KEY, lease=NAME, seconds=Number(0.0, MAX_LEASE_SECONDS))),
+    until=Number(),
+    call_site=TEXT,
+)
+UNPICKLED = Message(
+    "unpickled",
+    "The client holds these keys too, of futures that were pickled: the lease, the client that has it, for how long it "
+    "was taken out, and how much of that is left. A lease that is not known is awaited, if it is to last still and its "
+    "client is there: it is on its way.",
+    cut="futures",
+    futures=Listed(
+        Entry(
+            key=KEY,
+            lease=NAME,
+            client=NAME,
+            seconds=Number(0.0, MAX_LEASE_SECONDS),
+            left=Number(0.0, MAX_LEASE_SECONDS),
+        )
+    ),
 )
 RETRY = Message(
     "retry",
@@ -166,6 +194,8 @@ FROM_CLIENT = Vocabulary(
     CONTAINS,
     WANT,
     EXPECT,
+    PICKLED,
+    UNPICKLED,
     RETRY,
     RUN_UNATTENDED,
     RELEASE,

@@ -6,6 +6,9 @@ from __future__ import annotations
 MAX_INTEGER = (1 << 63) - 1
 #: How long a client may say that it waits; it says nothing to wait for as long as it takes.
 LONGEST_WAIT_SECONDS = 1e9
+#: The results of futures that a user has pickled are kept so long at most, and so many of them.
+MAX_LEASE_SECONDS = 30 * 86_400.0
+MAX_PICKLED = 100_000
 #: A message lists no more tasks, keys or objects than this: its receiver handles it in one piece.
 MAX_ITEMS = 500
 #: Encoded results up to this size ride along in the messages that announce them.

@@ -61,6 +61,13 @@ ERRED = Message(
     cut="errors",
     errors=Listed(Entry(serial=SERIAL, run_id=RUN, raised=RAISED, text=ERROR_TEXT, seconds=SECONDS)),
 )
+FUTURES_INSIDE = Message(
+    "contains",
+    "Keys of the futures in the results or exceptions of these runs, which follow. What is contained is kept as long "
+    "as what contains it. A run with very many stands here several times.",
+    cut="runs",
+    runs=Listed(Entry(run_id=RUN, keys=KEYS)),
+)
 DEPENDENCIES_MISSING = Message(
     "missing",
     "These tasks could not read a dependency anywhere. The object id is empty if the dependency was a run that has no "
@@ -155,6 +162,7 @@ FROM_TASKS = Carrier(
 FROM_WORKER = Vocabulary(
     "a worker",
     "the scheduler",
+    FUTURES_INSIDE,
     FINISHED,
     ERRED,
     DEPENDENCIES_MISSING,

@@ -32,7 +32,7 @@ from holdfast.cluster.protocol.limits import MAX_CALLS, MAX_NAME_LENGTH
 from holdfast.cluster.protocol.worker import CALLS_MISSING
 from holdfast.cluster.worker import context
 from holdfast.cluster.worker.actor_calls import Call, WaitingCalls
-from holdfast.cluster.worker.actor_outcomes import ActorOutcomes, Collecting
+from holdfast.cluster.worker.actor_outcomes import ActorOutcomes
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
 from holdfast.cluster.worker.forks import Forks
 from holdfast.cluster.worker.outcomes import OutcomeSender
@@ -96,11 +96,9 @@ class LivingActor:
         What it shares with others.
     key, number
         Of the task that makes it, and of the run of that.
-    collecting
-        Collects the futures in what calls give.
     """
 
-    def __init__(self, around: Surroundings, key: Any, number: int, collecting: Collecting) -> None:
+    def __init__(self, around: Surroundings, key: Any, number: int) -> None:
         self._around = around
         self._store = around.store
         self._key = key
@@ -108,7 +106,7 @@ class LivingActor:
         self._instance: Any = None
         self._name = ""
         self._waiting = WaitingCalls()
-        self._outcomes = ActorOutcomes(around.store, around.outcomes, around.worker, key, self._waiting, collecting)
+        self._outcomes = ActorOutcomes(around.store, around.outcomes, around.worker, key, self._waiting)
         self._ending = False
         self._sleeps = False
         self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()

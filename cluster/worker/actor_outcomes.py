@@ -7,8 +7,6 @@ actor's own thread if no call waits, else by the sender's (`outcomes`).
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 from holdfast.cluster.comm import frames
@@ -17,6 +15,7 @@ from holdfast.cluster.failures import dumping
 from holdfast.cluster.protocol.limits import CALL_INLINE_NBYTES, CALLS_INLINE_NBYTES
 from holdfast.cluster.protocol.worker import CALLS_DONE
 from holdfast.cluster.worker.actor_calls import Call, WaitingCalls
+from holdfast.cluster.worker.contents import collected
 from holdfast.cluster.worker.display_names import display_name
 from holdfast.cluster.worker.execution import STORE_TIMEOUT_SECONDS
 from holdfast.cluster.worker.outcomes import OutcomeSender
@@ -26,9 +25,6 @@ from holdfast.objectstore.errors import StoreClosedError, StoreFullError, in_wor
 
 #: What is said of a call when nothing can be said about its failure.
 UNSPEAKABLE = dumping.dump_exception(RemoteError("the call of an actor failed, and so did reporting how"))
-
-#: ``with collecting() as found:`` collects the futures that are pickled.
-Collecting = Callable[[], AbstractContextManager[list[Any]]]
 
 
 class ActorOutcomes:
@@ -46,24 +42,19 @@ class ActorOutcomes:
         Of the actor's task.
     waiting
         The calls that wait: an outcome waits for theirs.
-    collecting
-        Collects the futures in what calls give.
     """
 
-    def __init__(
-        self, store: Store, sender: OutcomeSender, worker: str, key: Any, waiting: WaitingCalls, collecting: Collecting
-    ) -> None:
+    def __init__(self, store: Store, sender: OutcomeSender, worker: str, key: Any, waiting: WaitingCalls) -> None:
         self._store = store
         self._sender = sender
         self._worker = worker
         self._key = key
         self._waiting = waiting
-        self._collecting = collecting
 
     def given(self, name: str, call: Call, value: Any) -> None:
         """A call has given this."""
         number, _, _, method, _, _ = call
-        with self._collecting() as inside:
+        with collected() as inside:
             try:
                 encoded = self._store.encode(value)
             except StoreClosedError:
@@ -79,8 +70,7 @@ class ActorOutcomes:
             inline = frames.raw(encoded.to_bytes())
         else:
             stored = self._stored(f"{name}.{method}", encoded)
-        keys = list(dict.fromkeys([future.key for future in inside]))
-        self._send((number, True, inline, stored, "", keys), at_once=bool(keys))  # then the futures may go
+        self._send((number, True, inline, stored, ""), inside)
 
     def raised(self, name: str, call: Call, error: BaseException) -> None:
         """A call has raised this."""
@@ -90,10 +80,11 @@ class ActorOutcomes:
         try:
             trim(error)
             note = f"Raised by {name}.{method} of actor {self._key!r:.200} on worker {self._worker!r}."
-            blob, text = dumping.dump_exception(error, note)
+            with collected() as inside:
+                blob, text = dumping.dump_exception(error, note)
             forget_locals(error)
         except BaseException:  # no memory, perhaps: whatever it is, this thread goes on, and the call has an end
-            blob, text = UNSPEAKABLE
+            (blob, text), inside = UNSPEAKABLE, []
         inline = stored = None
         if len(blob) <= CALLS_INLINE_NBYTES:
             inline = frames.raw(blob)
@@ -103,7 +94,7 @@ class ActorOutcomes:
             except StoreFullError:
                 why = f"the method's exception takes {len(blob):,} bytes, and there was no room for it"
                 inline = frames.raw(dumping.dump_text(text, why))
-        self._send((number, False, inline, stored, text, ()))
+        self._send((number, False, inline, stored, text), inside)
 
     def _stored(self, title: str, encoded: Encoded) -> tuple[bytes, int, str]:
         name = display_name(title)
@@ -113,9 +104,10 @@ class ActorOutcomes:
             raise StoreFullError(f"there is no room for what {name} gave: {error}. {MAKE_ROOM}") from None
         return bytes(object_id), encoded.nbytes, encoded.type_name
 
-    def _send(self, entry: tuple[Any, ...], at_once: bool = False) -> None:
-        outcomes = self._sender
-        if at_once or not self._waiting.ready:
-            outcomes.put_now((CALLS_DONE, entry))
+    def _send(self, entry: tuple[Any, ...], inside: list[Any]) -> None:
+        keys = list(dict.fromkeys([future.key for future in inside]))
+        outcome = CALLS_DONE, (*entry, keys)
+        if inside or not self._waiting.ready:  # the futures are kept until it has left
+            self._sender.put_now(outcome)
         else:
-            outcomes.put((CALLS_DONE, entry))
+            self._sender.put(outcome)

@@ -10,7 +10,6 @@ from holdfast.cluster.protocol.worker import ACTORS_MADE
 from holdfast.cluster.worker import context
 from holdfast.cluster.worker.actor import Described, LivingActor, Surroundings
 from holdfast.cluster.worker.actor_calls import Call
-from holdfast.cluster.worker.actor_outcomes import Collecting
 
 
 class Actors:
@@ -34,14 +33,14 @@ class Actors:
         """Those of the actors that are to live."""
         return [actor.thread for actor in list(self._actors.values())]
 
-    def make(self, construct: Callable[[], Any], collecting: Collecting) -> Described:
+    def make(self, construct: Callable[[], Any]) -> Described:
         """Make an actor, in a task, whose result is a handle of it. Raises what ``construct`` raises.
 
         The task lends its slot meanwhile: what the constructor waits for may be a task for this worker.
         """
         key, number = context.current_key(), context.current_run()
         assert number is not None
-        actor = LivingActor(self._around, key, number, collecting)
+        actor = LivingActor(self._around, key, number)
         try:
             described = actor.make(construct)
         except BaseException:

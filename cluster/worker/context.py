@@ -38,7 +38,7 @@ class HelpedLoop(TaskLoop, Protocol):
 class MakesActors(Protocol):
     """The actors of a worker, as far as its tasks know them."""
 
-    def make(self, construct: Callable[[], Any], collecting: Any) -> tuple[Any, ...]:
+    def make(self, construct: Callable[[], Any]) -> tuple[Any, ...]:
         """Make an actor in this task; what its handle has to know."""
 
 

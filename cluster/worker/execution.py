@@ -26,6 +26,7 @@ from collections.abc import Callable, Hashable
 from types import CoroutineType as Coroutine
 from typing import Any
 
+from holdfast.cluster.collecting import process
 from holdfast.cluster.comm import frames
 from holdfast.cluster.errors import MAKE_ROOM, Reschedule
 from holdfast.cluster.failures import dumping
@@ -34,6 +35,7 @@ from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES
 from holdfast.cluster.protocol.message import Message
 from holdfast.cluster.protocol.worker import DEPENDENCIES_MISSING, ERRED, FINISHED, RESCHEDULED
 from holdfast.cluster.worker import context, coroutines
+from holdfast.cluster.worker.contents import Contents
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
 from holdfast.cluster.worker.display_names import display_name
 from holdfast.cluster.worker.forks import Forks
@@ -78,6 +80,8 @@ class TaskRunner:
         The worker's name, for messages to people.
     on_writer:
         ``on_writer(key, digest or None)``: it was found out that the function of this task writes into its arguments.
+    contents:
+        Takes the futures in what tasks give and raise.
     """
 
     def __init__(
@@ -87,12 +91,14 @@ class TaskRunner:
         write_behind: WriteBehind,
         name: str,
         on_writer: Callable[[Any, bytes | None], None],
+        contents: Contents,
     ) -> None:
         self._store = store
         self._functions = functions
         self._write_behind = write_behind
         self._name = name
         self._on_writer = on_writer
+        self._contents = contents
         self._writers = Writers()
         self._forks = Forks()
 
@@ -127,7 +133,8 @@ class TaskRunner:
             if not self._store.is_open and issubclass(type(error), StoreClosedError):
                 raise  # of another store it's an error like any other
             trim(error)
-            blob, text = dumping.dump_exception(error, f"Raised by task {key!r:.200} on worker {self._name!r}.")
+            with self._contents.collecting(run_id):
+                blob, text = dumping.dump_exception(error, f"Raised by task {key!r:.200} on worker {self._name!r}.")
             forget_locals(error)
             return ERRED, (serial, run_id, self._raised(key, blob, text), text, time.perf_counter() - started)
 
@@ -152,7 +159,7 @@ class TaskRunner:
             raise StoreFullError(f"there is no room for the result of task {key!r}: {error}. {MAKE_ROOM}") from None
 
     def _result(self, task: Task) -> Encoded:
-        key, _, _, _, _, private, _ = task
+        key, run_id, _, _, _, private, _ = task
         try:
             result = self._call(task, private)
         except BaseException as error:
@@ -160,7 +167,10 @@ class TaskRunner:
             raise
         self._forks.end(None)
         try:
-            return self._store.encode(result)
+            if not process.has_futures:
+                return self._store.encode(result)
+            with self._contents.collecting(run_id):
+                return self._store.encode(result)
         except StoreClosedError:
             raise
         except Exception as error:  # an object's own reducer can raise anything

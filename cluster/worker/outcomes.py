@@ -9,6 +9,9 @@ nothing else to do, and otherwise by a thread that does nothing else: the task t
 wait for a task that waits for this outcome. Waking a thread is a system call, so there is one only when none is on
 its way yet, and all that has gathered by then goes together: a worker under load sends few large messages and an idle
 one sends each outcome at once, without a timer.
+
+What tasks have said as clients leaves before their outcomes. A task may have kept a future that it was given: the
+scheduler is to know that before it hears that the task has ended, for which the future's result was kept.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.cluster.protocol.message import Message
-from holdfast.cluster.protocol.worker import CALLS_DONE, ERRED, FINISHED
+from holdfast.cluster.protocol.worker import CALLS_DONE, ERRED, FINISHED, FUTURES_INSIDE
+from holdfast.cluster.worker.contents import Contents, Inside
 from holdfast.cluster.worker.execution import Outcome
 
 
@@ -34,6 +38,10 @@ class OutcomeSender:
         are not wanted either.
     deliver:
         ``deliver(messages)``, called in any thread, one at a time.
+    say_first:
+        ``say_first()`` sends what tasks have said as clients.
+    contents:
+        Knows the futures in what tasks have given, which leave in front of that.
     name:
         For the thread's name.
 
@@ -43,9 +51,18 @@ class OutcomeSender:
         The one that does nothing else.
     """
 
-    def __init__(self, flush: Callable[[], bool], deliver: Callable[[list[tuple[Any, ...]]], None], name: str) -> None:
+    def __init__(
+        self,
+        flush: Callable[[], bool],
+        deliver: Callable[[list[tuple[Any, ...]]], None],
+        say_first: Callable[[], None],
+        contents: Contents,
+        name: str,
+    ) -> None:
         self._flush = flush
         self._deliver = deliver
+        self._say_first = say_first
+        self._contents = contents
         self._outcomes: deque[Outcome] = deque()
         self._sending = threading.Lock()
         self._sender_woken = False
@@ -80,13 +97,20 @@ class OutcomeSender:
         outcomes = self._outcomes
         with self._sending:
             entries: dict[Message, list[Any]] = {}
+            inside: list[Inside] = []
             all_ride_along = True
             while outcomes:
                 message, entry = outcomes.popleft()
                 all_ride_along = all_ride_along and _rides_along(message, entry)
                 entries.setdefault(message, []).append(entry)
+                if self._contents.of_runs and (message is FINISHED or message is ERRED):
+                    inside += self._contents.take(entry[1])
             if entries and (all_ride_along or self._flush()):
-                self._deliver([message(listed) for message, listed in entries.items()])
+                self._say_first()
+                messages = [message(listed) for message, listed in entries.items()]
+                if inside:
+                    messages.insert(0, FUTURES_INSIDE([(run_id, keys) for run_id, keys, _ in inside]))
+                self._deliver(messages)
 
 
 def _rides_along(message: Message, entry: tuple[Any, ...]) -> bool:

@@ -34,6 +34,9 @@ class Receiver(Protocol):
     def on_room(self) -> None:
         """There is room for messages again. In any thread."""
 
+    def send_all_posted(self) -> None:
+        """Send all that is to be sent, even if there is no room. In any thread."""
+
 
 class TasksTransport:
     """Carries the messages of the client that a worker's tasks share.
@@ -116,6 +119,11 @@ class TasksTransport:
     def hear_elsewhere(self, messages: Sequence[tuple[Any, ...]]) -> bool:
         """Messages for the tasks, in another thread; False if the loop's is to handle them."""
         return self._receiver is not None and self._receiver.on_batch_elsewhere(tuple(messages))
+
+    def say_all(self) -> None:
+        """Send what the tasks have said by now. In any thread."""
+        if self._receiver is not None:
+            self._receiver.send_all_posted()
 
     def end(self, error: Exception | None) -> None:
         """The worker ends: whatever the tasks wait for does not come. In the loop's thread."""

@@ -32,6 +32,7 @@ from holdfast.cluster.worker import context, output, stacks
 from holdfast.cluster.worker.actor import Surroundings
 from holdfast.cluster.worker.actors import Actors
 from holdfast.cluster.worker.blocking import Blocking
+from holdfast.cluster.worker.contents import Contents
 from holdfast.cluster.worker.errands import WorkerErrands
 from holdfast.cluster.worker.execution import Task, TaskRunner
 from holdfast.cluster.worker.face import WorkerFace
@@ -177,8 +178,13 @@ class Worker:
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
             self._store.warm()
             self._write_behind = WriteBehind(self._store, f"holdfast-write-behind-{self.name}")
-            runner = TaskRunner(self._store, self.functions, self._write_behind, self.name, self._found_writer)
-            self._outcomes = OutcomeSender(self._flush_seals, self._deliver, f"holdfast-outcomes-{self.name}")
+            contents = Contents()
+            runner = TaskRunner(
+                self._store, self.functions, self._write_behind, self.name, self._found_writer, contents
+            )
+            self._outcomes = OutcomeSender(
+                self._flush_seals, self._deliver, self._say_first, contents, f"holdfast-outcomes-{self.name}"
+            )
             self._threads = TaskThreads(
                 self.nthreads,
                 self._in_thread,
@@ -517,6 +523,10 @@ class Worker:
     def _deliver(self, messages: list[tuple[Any, ...]]) -> None:
         if self._connection is not None:
             self._connection.send_now(messages)
+
+    def _say_first(self) -> None:
+        if self._tasks is not None:
+            self._tasks.say_all()
 
     # -- in any thread but the loop's
 

@@ -530,6 +530,8 @@ class Scheduler:
                     protocol.client.CONTAINS: self._taking(events.ReferencesFound),
                     protocol.client.WANT: self._taking(events.KeysWanted),
                     protocol.client.EXPECT: self._taking(events.KeysExpected),
+                    protocol.client.PICKLED: self._taking(events.FuturesPickled),
+                    protocol.client.UNPICKLED: self._taking(events.FuturesUnpickled),
                     protocol.client.RETRY: self._taking(events.KeysRetried),
                     protocol.client.RUN_UNATTENDED: self._taking(events.KeysUnattended),
                     protocol.client.RELEASE: self._taking(events.KeysReleased),
@@ -543,6 +545,7 @@ class Scheduler:
             "worker": Dispatch(
                 protocol.worker.FROM_WORKER,
                 {
+                    protocol.worker.FUTURES_INSIDE: self._taking(events.FuturesInside),
                     protocol.worker.FINISHED: self._taking(events.TasksFinished),
                     protocol.worker.ERRED: self._taking(events.TasksErred),
                     protocol.worker.DEPENDENCIES_MISSING: self._taking(events.DependenciesMissing),

@@ -65,6 +65,7 @@ from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.locks import Locks
 from holdfast.cluster.scheduler.parts.metadata import Metadata
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
+from holdfast.cluster.scheduler.parts.pickled import Pickled
 from holdfast.cluster.scheduler.parts.places import Places
 from holdfast.cluster.scheduler.parts.plugins import Plugins
 from holdfast.cluster.scheduler.parts.queues import Queues
@@ -260,6 +261,7 @@ class SchedulerState:
             errands,
             Plugins(shared, errands, self.copies, self.topics, self.revocation, successors),
             self.expectations,
+            Pickled(shared, self.expectations),
             Unattended(shared),
             Standing(shared, errands),
             Unstarted(shared),
@@ -297,7 +299,7 @@ class SchedulerState:
             self.objects.events,
             clients.events,
             Orders(shared, self.copies, self.expectations, missing, kills, bringing).events,
-            Runs(shared, self.revocation, self.lending, missing, kills).events,
+            Runs(shared, self.revocation, self.lending, missing, kills, self.copies).events,
             *(part.events for part in self.parts),
         )
         self._answers = table_of_requests(self.parts)

@@ -170,6 +170,8 @@ class Recovery:
             self._life.errors.last_number = max(self._life.errors.last_number, number)
             if error.object_id is not None:
                 self._life.errors.table[error.object_id] = error
+            if entry.holds:
+                self._life.errors.contain(error, [self._tasks[inner] for inner in entry.holds if inner in self._tasks])
         for serial, failed in tables.entries_of_tasks.get("failed", {}).items():
             self._life.fail(self._tasks[serial], errors[failed.value])
 

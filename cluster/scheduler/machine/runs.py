@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from holdfast.cluster.errors import ProtocolError, Reschedule
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.machine.rescheduled import MAX_RESCHEDULES, Rescheduled
+from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
 from holdfast.cluster.scheduler.placing.lending import Lending
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects
-from holdfast.cluster.scheduler.tasks.model import TaskError, Worker
+from holdfast.cluster.scheduler.tasks.model import Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
 
 
@@ -30,12 +33,21 @@ class Runs:
         Takes results that could not be read.
     kills
         Ends runs that take too long.
+    copies
+        Sees to second copies of data.
     """
 
     def __init__(
-        self, shared: Shared, revocation: Revocation, lending: Lending, missing: Missing, kills: Kills
+        self,
+        shared: Shared,
+        revocation: Revocation,
+        lending: Lending,
+        missing: Missing,
+        kills: Kills,
+        copies: Copies,
     ) -> None:
         self.events: EventHandlers = {
+            events.FuturesInside: self._futures_inside,
             events.TasksFinished: self._tasks_finished,
             events.TasksErred: self._tasks_erred,
             events.FunctionsWrote: self._functions_wrote,
@@ -58,6 +70,8 @@ class Runs:
         self._missing = missing
         self._rescheduled = Rescheduled()
         self._kills = kills
+        self._copies = copies
+        self._inside: dict[int, list[Task]] = {}  # what an outcome contains that comes next, by run
 
     def _speaker(self, address: str) -> Worker | None:
         """A worker that has said something; None if it is gone."""
@@ -66,14 +80,26 @@ class Runs:
             self._revocation.heard_from(worker)
         return worker
 
+    def _futures_inside(self, event: events.FuturesInside) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is None:
+            return
+        tasks = self._life.generations.tasks
+        for run_id, keys in event.runs:
+            if run_id in worker.runs:
+                inside = self._inside.setdefault(run_id, [])
+                inside += [task for key in keys if (task := tasks.get(key)) is not None]
+
     def _tasks_finished(self, event: events.TasksFinished) -> None:
         worker = self._speaker(event.worker)
         if worker is None:
+            self._forget_inside([run_id for _, run_id, *_ in event.results])
             return
         life = self._life
         for _, run_id, object_id, nbytes, inline, type_name, seconds in event.results:
             task = life.end_run(worker, run_id, has_result=True)
             if task is None:
+                self._forget_inside((run_id,))
                 if life.results.get(object_id) is not None:
                     continue  # it has been found already
                 if inline is None:
@@ -87,22 +113,38 @@ class Runs:
             if not life.complete(task, worker.host, object_id, nbytes, inline, type_name):
                 life.requeue(task)
                 raise ProtocolError(f"finished: the object of run {run_id} is that of another key")
+            if self._inside or life.holding.contents:
+                self._contains(task, self._inside.pop(run_id, ()))
         self._placement.progressed(worker, life.now)
         life.line_up_more(worker)
+
+    def _contains(self, task: Task, inside: Sequence[Task]) -> None:
+        """The new object of a task contains these."""
+        self._life.holding.contain_now(task, inside)
+        self._copies.contained(task, inside)
+
+    def _forget_inside(self, run_ids: Iterable[int]) -> None:
+        if self._inside:
+            for run_id in run_ids:
+                self._inside.pop(run_id, None)
 
     def _tasks_erred(self, event: events.TasksErred) -> None:
         worker = self._speaker(event.worker)
         if worker is None:
+            self._forget_inside([run_id for _, run_id, *_ in event.errors])
             return
         self._placement.progressed(worker, self._life.now)
         for _, run_id, raised, text, _ in event.errors:
             task = self._life.end_run(worker, run_id)
+            inside = self._inside.pop(run_id, ()) if self._inside else ()
             if task is not None and not task.retries:
                 if isinstance(raised, tuple):
                     object_id, nbytes = raised
                     error = self._life.errors.add(task.key, worker.host, object_id, nbytes, text)
                 else:
                     error = TaskError(task.key, raised, text)
+                if inside:
+                    self._life.errors.contain(error, inside)
                 self._life.fail(task, error)
                 continue
             if isinstance(raised, tuple) and raised[0] not in self._life.results.table:

@@ -64,6 +64,8 @@ from holdfast.cluster.scheduler.tasks.reports import dependency_entry, raised_of
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
 
 _Stored = tuple[ObjectId, int, str]
+#: Of a stored result: its key, object, bytes and hosts.
+_Place = tuple[Key, ObjectId, int, Sequence[str]]
 
 
 class Actors(Part):
@@ -287,11 +289,19 @@ class Actors(Part):
                 continue
             place = None if stored is None else self._keep(call, stored)
             if keys:
-                self.shared.life.want(self.shared.clients[call.client], keys)
+                self._contains(call, place, keys)
             self._tell(call.client, (call.request, ok, value, place, text, keys))
             self._forget(call)
 
-    def _keep(self, call: Call, stored: _Stored) -> tuple[Key, ObjectId, int, Sequence[str]]:
+    def _contains(self, call: Call, place: _Place | None, keys: Sequence[Key]) -> None:
+        """There are futures in what a call has given: its client holds them, and so does the object, if it is one."""
+        life = self.shared.life
+        life.want(self.shared.clients[call.client], keys)
+        if place is not None:
+            inside = [task for key in keys if (task := life.generations.tasks.get(key)) is not None]
+            life.holding.contain(life.generations.tasks[place[0]], inside)
+
+    def _keep(self, call: Call, stored: _Stored) -> _Place:
         """What a call has given is data that its client holds from now on, like data that it has stored itself."""
         object_id, nbytes, type_name = stored
         life, client = self.shared.life, self.shared.clients[call.client]

@@ -38,13 +38,19 @@ class Expectations(Part):
             task = life.generations.tasks.get(key)
             if task is not None:
                 life.begin(client, task)
-            elif client in self.table.get(key, ()):
-                continue
-            elif self._counts.get(client, 0) < MAX_EXPECTED:
-                self._add(client, key)
             else:
-                text = f"nobody has submitted it, and no more than {MAX_EXPECTED:,} such keys of a client are awaited"
-                self.shared.instructions.cancelled(client.id, key, text)
+                self.expect(client, key)
+
+    def expect(self, client: Client, key: Key) -> bool:
+        """A client expects a key that there is no task of. False, and it is told so, if it expects too many."""
+        if client in self.table.get(key, ()):
+            return True
+        if self._counts.get(client, 0) < MAX_EXPECTED:
+            self._add(client, key)
+            return True
+        text = f"nobody has submitted it, and no more than {MAX_EXPECTED:,} such keys of a client are awaited"
+        self.shared.instructions.cancelled(client.id, key, text)
+        return False
 
     def _add(self, client: Client, key: Key) -> None:
         self.table.setdefault(key, {})[client] = None

@@ -27,9 +27,8 @@ class UnattendedTasks(Holder):
         self._holding = holding
         self._instructions = instructions
 
-    @property
-    def yields(self) -> bool:
-        return True
+    def yields_to(self, client: Holder, *, force: bool) -> bool:
+        return force
 
     def ended(self, task: Task) -> None:
         self._holding.unhold(self, task)

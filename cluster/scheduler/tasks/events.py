@@ -142,6 +142,22 @@ class KeysExpected(NamedTuple):
     keys: Sequence[Key]
 
 
+class FuturesPickled(NamedTuple):
+    """A user has pickled futures of these keys: each with the name of a lease, and for how long that is."""
+
+    client: str
+    futures: Sequence[tuple[Key, str, float]]
+    until: float
+    call_site: str = ""
+
+
+class FuturesUnpickled(NamedTuple):
+    """A client holds these keys too: each with a lease, the client that has it, how long it is, and what is left."""
+
+    client: str
+    futures: Sequence[tuple[Key, str, str, float, float]]
+
+
 class KeysRetried(NamedTuple):
     """A client wants these, which have failed, to be computed again."""
 
@@ -208,6 +224,13 @@ class RunsKept(NamedTuple):
 
 class Recovered(NamedTuple):
     """All that come back to this scheduler from an earlier one are back, or have had their time."""
+
+
+class FuturesInside(NamedTuple):
+    """What these runs have given or raised, which the worker says next, contains futures of these keys."""
+
+    worker: str
+    runs: Sequence[tuple[int, Sequence[Key]]]
 
 
 class TasksFinished(NamedTuple):
@@ -403,6 +426,8 @@ Event: TypeAlias = (
     | ReferencesFound
     | KeysWanted
     | KeysExpected
+    | FuturesPickled
+    | FuturesUnpickled
     | KeysRetried
     | KeysUnattended
     | KeysReleased
@@ -413,6 +438,7 @@ Event: TypeAlias = (
     | EventsHeard
     | RunsKept
     | Recovered
+    | FuturesInside
     | TasksFinished
     | TasksErred
     | FunctionsWrote

@@ -46,8 +46,19 @@ class Client(Holder):
         self.peer = ""
 
 
+class Raised(Holder):
+    """What the exception of a failed task contains: futures of other tasks, as long as a task has failed for it."""
+
+    __slots__ = ()
+
+    kind: ClassVar[str] = "exception"
+
+    def describe(self) -> HolderDescription:
+        return HolderDescription(self.kind, f"{self.id!r:.200}")
+
+
 class Contents(Holder):
-    """What an object that a client brought contains: futures of other tasks, which it holds.
+    """What the object of a task contains: futures of other tasks, which it holds.
 
     Attributes
     ----------

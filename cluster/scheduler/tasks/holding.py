@@ -7,7 +7,7 @@ the invariants in `lifecycle`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from holdfast.cluster.journal import records
 from holdfast.cluster.scheduler.tasks.decisions import Decisions
@@ -96,9 +96,23 @@ class Holding:
         for other in others:
             if other is not task:
                 self.hold(contents, other)
-        if type(contents) is Contents:
-            inside = [other.serial for other in contents.holds]
-            self._decisions.note(records.put_of("contents", task.serial, None, inside))
+        self._note_contents(contents)
+
+    def contain_now(self, task: Task, others: Collection[Task]) -> None:
+        """A run of a task has made its object, which contains futures of these, and not what an earlier one did."""
+        contents = self.contents.get(task)
+        before = [] if contents is None or type(contents) is not Contents else list(contents.holds)
+        if others:
+            self.contain(task, others)
+        elif before:
+            self.forget_contents(task)
+            return
+        if before and contents is not None:
+            kept = set(others)
+            for other in before:
+                if other not in kept:
+                    self.unhold(contents, other)
+            self._note_contents(contents)
 
     def forget_contents(self, task: Task) -> None:
         """A task is not needed: what its object contains isn't kept for it any more."""
@@ -108,6 +122,11 @@ class Holding:
             self.let_go(contents)
             if type(contents) is Contents:
                 self._decisions.note(records.remove_of("contents", task.serial))
+
+    def _note_contents(self, contents: Contents) -> None:
+        if self._decisions.is_kept and type(contents) is Contents:
+            inside = [other.serial for other in contents.holds]
+            self._decisions.note(records.put_of("contents", contents.task.serial, None, inside))
 
     def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool, reason: str) -> dict[Task, None]:
         """Give up ``client``'s holds (with ``force`` those of all that hear) on tasks and on all that depend on them.
@@ -129,7 +148,7 @@ class Holding:
                     stack.append(dependent)
         for task in closure:
             for holder in task.holders:
-                if holder is client or (force and holder.yields):
+                if holder.yields_to(client, force=force):
                     self.unhold(holder, task)
                     if holder.peer:
                         self._instructions.cancelled(holder.peer, task.key, text)

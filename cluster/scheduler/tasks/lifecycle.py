@@ -100,8 +100,8 @@ class Lifecycle:
         self.last_serial = 0
         self.generations = Generations()
         self.results = Results(instructions)
-        self.errors = StoredErrors(instructions, self.results.table, self.decisions)
         self.holding = Holding(instructions, self.decisions)
+        self.errors = StoredErrors(instructions, self.results.table, self.decisions, self.holding)
         self.unrunnable: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
         #: Of what tasks have submitted: the run that has.
         self.parents: dict[Task, int] = {}

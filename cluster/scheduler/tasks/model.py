@@ -156,10 +156,13 @@ class TaskError:
         Another run would not help.
     is_retried
         A client wants what has failed for it to run again.
+    contents
+        Holds what the exception contains futures of; None: nothing.
     """
 
     __slots__ = (
         "blob",
+        "contents",
         "is_lasting",
         "is_loss",
         "is_retried",
@@ -184,6 +187,7 @@ class TaskError:
         self.where: tuple[Host, ...] = ()
         self.tasks = 0
         self.number = 0
+        self.contents: Holder | None = None
 
     def as_plain(self) -> tuple[Any, ...]:
         """What is left of it without a host, as plain data; `TaskError.of` is the inverse."""
@@ -497,10 +501,9 @@ class Holder:
         """Whether a peer is told what becomes of the tasks."""
         return bool(self.peer)
 
-    @property
-    def yields(self) -> bool:
-        """Whether it gives up what a client cancels for others, too."""
-        return bool(self.peer)
+    def yields_to(self, client: Holder, *, force: bool) -> bool:
+        """Whether it gives up what a client cancels; with ``force``, for others too."""
+        return self is client or (force and bool(self.peer))
 
     def ended(self, task: Task) -> None:
         """A task that it holds has a result, or has failed. Called if no peer is told."""

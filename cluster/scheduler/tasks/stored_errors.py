@@ -6,12 +6,14 @@ with the last of these tasks. If the hosts that have it are gone before, its tex
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from holdfast.cluster.failures import dumping, links
 from holdfast.cluster.journal import records
 from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
 from holdfast.cluster.scheduler.tasks.decisions import Decisions
+from holdfast.cluster.scheduler.tasks.holders import Raised
+from holdfast.cluster.scheduler.tasks.holding import Holding
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, Instructions
 from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError
 from holdfast.cluster.scheduler.tasks.names import Key, ObjectId
@@ -39,6 +41,8 @@ class StoredErrors:
         The objects of results, of which none can be an exception's.
     decisions
         Takes what is to be in the journal.
+    holding
+        Which holder holds which task.
 
     Attributes
     ----------
@@ -48,12 +52,15 @@ class StoredErrors:
         Of errors in the journal.
     """
 
-    def __init__(self, instructions: Instructions, objects: Container[ObjectId], decisions: Decisions) -> None:
+    def __init__(
+        self, instructions: Instructions, objects: Container[ObjectId], decisions: Decisions, holding: Holding
+    ) -> None:
         self.table: PartitionedDict[ObjectId, TaskError] = PartitionedDict()
         self.last_number = 0
         self._decisions = decisions
         self._instructions = instructions
         self._objects = objects
+        self._holding = holding
 
     def get(self, object_id: ObjectId) -> TaskError | None:
         """The error whose exception is an object."""
@@ -68,6 +75,12 @@ class StoredErrors:
             error.nbytes = nbytes
             self.add_copy(error, host)
         return error
+
+    def contain(self, error: TaskError, tasks: Iterable[Task]) -> None:
+        """The exception of an error, for which no task has failed yet, contains futures of these."""
+        error.contents = Raised(error.key)
+        for task in tasks:
+            self._holding.hold(error.contents, task)
 
     def add_copy(self, error: TaskError, host: Host) -> None:
         """A host has the exception."""
@@ -88,7 +101,8 @@ class StoredErrors:
         if self._decisions.is_kept:
             if not error.number:
                 self.last_number = error.number = self.last_number + 1
-                self._decisions.note(records.put("errors", error.number, error.as_plain()))
+                inside = () if error.contents is None else [other.serial for other in error.contents.holds]
+                self._decisions.note(records.put("errors", error.number, error.as_plain(), inside))
             self._decisions.note(records.put_of("failed", task.serial, error.number))
 
     def take_from(self, task: Task) -> None:
@@ -102,6 +116,9 @@ class StoredErrors:
             if not error.tasks:
                 self._decisions.note(records.remove("errors", error.number))
                 error.number = 0
+        if error.contents is not None and not error.tasks:
+            self._holding.let_go(error.contents)
+            error.contents = None
         if error.tasks or error.object_id is None:
             return
         del self.table[error.object_id]
