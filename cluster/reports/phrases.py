@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from holdfast.cluster.protocol.holders import HOLDERS
 from holdfast.cluster.tables import format_duration
 
 #: A client that has said nothing for less is not told to be silent: it may just be computing.
@@ -40,7 +41,9 @@ def holder(one: Mapping[str, Any]) -> str:
     elif (silent := one.get("silent_seconds")) is not None and silent >= SILENT_SECONDS:
         known.append(f"silent for {format_duration(silent)}")
     text = ", ".join(filter(None, known))
-    return f"the {one['kind']} {one['name']}{text and f' ({text})'}"
+    kind = HOLDERS.get(one["kind"])
+    named = f"the {one['kind']} {one['name']}" if kind is None else kind.words.format(one["name"])
+    return f"{named}{text and f' ({text})'}"
 
 
 def short(one: Mapping[str, Any]) -> str:

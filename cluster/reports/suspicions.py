@@ -38,8 +38,9 @@ def in_words(suspect: Mapping[str, Any]) -> str:
         )
     if kind == "cycle":
         return (
-            f"{what} only objects and actors keep that keep each other: no client can reach them, and they stay. An "
-            f"actor, with all that it keeps, ends with its worker (Client.restart_workers).{such_as}"
+            f"{what} only objects and actors keep that keep each other: no client has a future of them, and they stay. "
+            "To free them, cancel one by its key: client.cancel(Future(key, client), force=True). An actor, with all "
+            f"that it keeps, ends with its worker (Client.restart_workers).{such_as}"
         )
     host = suspect.get("host") or {}
     names = phrases.few([each["name"] for each in suspect["holders"]])

@@ -743,9 +743,11 @@ def gives_a_handle():
     return get_client().submit(Counter, actor=True).result()
 
 
-def test_a_handle_can_not_be_the_result_of_a_task_which_says_what_to_do(client):
-    with pytest.raises(pickle.PicklingError, match=r"a handle of the actor Counter .* put it into a Queue"):
-        client.submit(gives_a_handle).result()
+def test_a_handle_is_the_result_of_a_task(client):
+    future = client.submit(gives_a_handle)
+    counter = future.result()
+    del future
+    assert counter.add().result() == 1
 
 
 def test_handles_lie_in_queues_variables_and_data(run):

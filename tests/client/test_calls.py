@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-import pickle
 import threading
 import time
 from types import SimpleNamespace
@@ -92,15 +91,6 @@ def test_tasks_can_pass_futures_on_to_their_own_tasks(client):
         return Client.current().submit(lambda box, n: box.future.result(timeout=20) + n, box, inner).key
 
     assert client.submit(outer).result(timeout=20).startswith("lambda")
-
-
-@pytest.mark.parametrize("wrap", [lambda future: future, lambda future: {"a": [future]}], ids=["itself", "inside"])
-def test_a_future_as_the_result_of_a_task_is_refused(client, wrap):
-    def outer():
-        return wrap(Client.current().submit(operator.neg, 1))
-
-    with pytest.raises((TypeError, pickle.PicklingError), match=r"return its value, future\.result\(\), instead"):
-        client.submit(outer).result(timeout=20)
 
 
 def test_pure_and_impure_calls(client):

@@ -46,6 +46,8 @@ class History(RuleBasedStateMachine):
             self.cluster.add_client(name)
         self.joining = {}  # the host that says what it has, and its next steps
         self.expected = {}  # the value of each task
+        self.inside = {}  # the tasks whose futures the result of each task contains, or its error
+        self.leases = {}  # names of leases: the client, the key, and when it is over
         self.retold = set()  # tasks whose lost data was replaced by other data, or by a way to compute it
 
     # -- clients
@@ -87,6 +89,8 @@ class History(RuleBasedStateMachine):
     @rule(client=st.sampled_from(CLIENTS), keys=st.lists(st.sampled_from(KEYS), max_size=2), force=st.booleans())
     def cancel(self, client, keys, force):
         self.cluster.handle(events.KeysCancelled(client, keys, force))
+        if keys:  # and what depends on them
+            self.leases = {name: lease for name, lease in self.leases.items() if not (force or lease[0] == client)}
 
     @rule(client=st.sampled_from(CLIENTS), keys=st.lists(st.sampled_from(KEYS), max_size=3))
     def expect(self, client, keys):
@@ -178,15 +182,66 @@ class History(RuleBasedStateMachine):
     # -- workers and hosts
 
     @precondition(lambda self: self.cluster.startable)
-    @rule(data=st.data(), inline=INLINE, seconds=st.sampled_from([1e-6, 0.003, 1.0]))
-    def finish(self, data, inline, seconds):
+    @rule(
+        data=st.data(),
+        inline=INLINE,
+        seconds=st.sampled_from([1e-6, 0.003, 1.0]),
+        inside=st.lists(st.sampled_from(KEYS), max_size=2),
+    )
+    def finish(self, data, inline, seconds, inside):
         key = data.draw(st.sampled_from(self.cluster.startable))
-        self.cluster.finish(key, inline=inline, seconds=seconds)
+        task, inside = self.task_of_run(key), self.futures_for(key, inside)
+        object_id = self.cluster.finish(key, inline=inline, seconds=seconds, inside=inside)
+        if task is not None and task.object_id == object_id:
+            self.contains(task, inside)
 
     @precondition(lambda self: self.cluster.startable)
-    @rule(data=st.data())
-    def err(self, data):
-        self.cluster.err(data.draw(st.sampled_from(self.cluster.startable)))
+    @rule(data=st.data(), inside=st.lists(st.sampled_from(KEYS), max_size=2))
+    def err(self, data, inside):
+        key = data.draw(st.sampled_from(self.cluster.startable))
+        task, inside = self.task_of_run(key), self.futures_for(key, inside)
+        self.cluster.err(key, inside=inside)
+        if task is not None and task.state == "erred":
+            self.contains(task, inside)
+
+    def task_of_run(self, key):
+        """The task that waits for the run of a key which would end next."""
+        worker, entry = self.cluster.startable_entry(key)
+        run = self.cluster.state.workers[worker].runs.get(entry[1]) if worker in self.cluster.state.workers else None
+        return None if run is None else run.task or run.late
+
+    def futures_for(self, key, inside):
+        """Of which keys there may be futures in the result of another one: nothing is to hold itself, by way of others.
+
+        A task has a future of what something keeps meanwhile, and be it its worker's client: here, of what is held."""
+        tasks = self.cluster.state.tasks
+        return [other for other in inside if other > key and other in tasks and self.is_held(tasks[other])]
+
+    def contains(self, task, inside):
+        self.inside[task] = [self.cluster.state.tasks[key] for key in inside if key in self.cluster.state.tasks]
+
+    @rule(client=st.sampled_from(CLIENTS), key=st.sampled_from(KEYS), seconds=st.sampled_from([0.5, 10.0]))
+    def pickle_by_hand(self, client, key, seconds):
+        state = self.cluster.state
+        task = state.tasks.get(key)
+        if task is not None and state.clients[client] in task.holders:
+            name = f"{client} {key} {task.serial}"
+            self.leases[name] = (client, task, self.cluster.now + seconds, seconds)
+            self.cluster.handle(events.FuturesPickled(client, [(key, name, seconds)], 0.0))
+
+    @precondition(lambda self: self.leases)
+    @rule(client=st.sampled_from(CLIENTS), data=st.data())
+    def unpickle(self, client, data):
+        name = data.draw(st.sampled_from(sorted(self.leases)))
+        pickler, task, until, seconds = self.leases[name]
+        told = self.cluster.clients[client]
+        if self.cluster.state.tasks.get(task.key) is not task and task.key in told:
+            return  # this client holds another one by this key: it says nothing more
+        told[task.key] = "pending"
+        left = max(0.0, until - self.cluster.now)
+        self.cluster.handle(events.FuturesUnpickled(client, [(task.key, name, pickler, seconds, left)]))
+        if left and name in self.leases:
+            assert self.cluster.state.clients[client] in task.holders or told[task.key] == "cancelled"
 
     @precondition(lambda self: self.cluster.startable)
     @rule(data=st.data())
@@ -326,6 +381,17 @@ class History(RuleBasedStateMachine):
                     assert self.cluster.read[name][task.key] == task.object_id
 
     @invariant()
+    def what_is_inside_of_something_stays_as_long_as_that(self):
+        for task, inside in self.inside.items():
+            if task.is_needed and task.state in ("memory", "erred"):
+                assert all(other.state != "forgotten" for other in inside), f"{task!r} contains {inside!r}"
+
+    @invariant()
+    def what_was_pickled_stays_for_its_time(self):
+        for _, task, until, _ in self.leases.values():
+            assert self.cluster.now >= until or task.holders, f"{task!r} was pickled by hand"
+
+    @invariant()
     def results_are_those_of_what_was_specified(self):
         for task in self.cluster.state.life.results.table.values():
             if not self.is_retold(task):
@@ -378,6 +444,8 @@ class History(RuleBasedStateMachine):
             cluster.unpublish(CLIENTS[0], cluster.new_number(), name)
         for name in CLIENTS:
             cluster.remove_client(name)
+        cluster.now += 100.0  # no lease is left
+        cluster.handle(events.TimePassed())
         cluster.catch_up()
         cluster.run_all()
         self.a_listener_knows_what_tasks_do_and_which_peers_are_there()

@@ -514,8 +514,19 @@ class Cluster:
     def entry(self, key: Any) -> tuple[str, to_do.RunEntry]:
         return next((w, e) for w, runs in self.runs.items() for e in runs.values() if e[0] == key)
 
-    def finish(self, key: Any, *, nbytes: int = LARGE, inline: bytes | None = None, seconds: float = 0.001) -> bytes:
+    def finish(
+        self,
+        key: Any,
+        *,
+        nbytes: int = LARGE,
+        inline: bytes | None = None,
+        seconds: float = 0.001,
+        inside: Sequence[Any] = (),
+    ) -> bytes:
+        """A run has a result, with futures of keys inside; its object."""
         worker, entry = self.startable_entry(key)
+        if inside:
+            self.handle(events.FuturesInside(worker, [(entry[1], inside)]))
         object_id = self.new_object()
         read = [self.values[d[1]] if isinstance(d[1], bytes) else self._results[d[1]] for d in entry[4]]
         self.values[object_id] = self._results[entry[1]] = value_of(entry[3], read)
@@ -526,8 +537,10 @@ class Cluster:
         self.handle(events.TasksFinished(worker, [result]))
         return object_id
 
-    def err(self, key: Any, text: str = "it failed") -> None:
+    def err(self, key: Any, text: str = "it failed", inside: Sequence[Any] = ()) -> None:
         worker, entry = self.startable_entry(key)
+        if inside:
+            self.handle(events.FuturesInside(worker, [(entry[1], inside)]))
         del self.runs[worker][entry[1]]
         self.handle(events.TasksErred(worker, [(entry[6], entry[1], b"exception", text, 0.001)]))
         self._miss_those_behind(worker, entry[1])

@@ -66,6 +66,9 @@ class Receiver:
     def on_room(self):
         pass
 
+    def send_all_posted(self):
+        pass
+
 
 @pytest.fixture
 def receiver(start_worker, scheduler):

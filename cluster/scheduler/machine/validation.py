@@ -6,15 +6,17 @@ The numbers are those of the invariants in `tasks/lifecycle.py`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from holdfast.cluster.ledger import runs_max
+from holdfast.cluster.protocol.holders import HOLDERS
 from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.parts.waits import QUICK_SECONDS
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
 from holdfast.cluster.scheduler.tasks.events import Event, Requested
-from holdfast.cluster.scheduler.tasks.instructions import Instruction
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DiscardResults, Instruction
 from holdfast.cluster.scheduler.tasks.model import ISOLATED_ON_HOST, Holder, Task, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
 from holdfast.cluster.scheduler.tasks.states import ACTIVE, FIRST, TRANSITIONS, State
@@ -48,6 +50,7 @@ class CheckedState(SchedulerState):
         if isinstance(event, Requested):
             self._validate_wait(event)
         validate_state(self)
+        validate_deletions(self, instructions)
         return instructions
 
     def answer(self, event: Requested, now: float) -> list[Instruction] | None:
@@ -55,6 +58,7 @@ class CheckedState(SchedulerState):
         self._validate_wait(event)
         if instructions is not None:
             validate_state(self)
+            validate_deletions(self, instructions)
         return instructions
 
     def _validate_wait(self, event: Requested) -> None:
@@ -65,11 +69,28 @@ class CheckedState(SchedulerState):
                 assert left < QUICK_SECONDS + 0.001, f"the request {event.operation!r} isn't said to wait"
 
 
+def validate_deletions(state: SchedulerState, instructions: Iterable[Instruction]) -> None:
+    """Raise `AssertionError` if something is deleted that a holder has, and that no copy is left of elsewhere."""
+    for instruction in instructions:
+        if isinstance(instruction, DeleteObjects):
+            for object_id in instruction.items:
+                task = state.life.results.get(object_id)
+                assert task is None or all(host.address != instruction.peer for host in task.where), (
+                    f"the object of {task!r} is deleted where it counts as being"
+                )
+        elif isinstance(instruction, DiscardResults):
+            for object_id in instruction.items:
+                assert state.life.results.get(object_id) is None, "a result is discarded that a holder has"
+
+
 def validate_state(state: SchedulerState) -> None:
     """Raise `AssertionError` naming the first thing that does not hold."""
     to_settle, to_fail = state.life.follow_up.left_over
     holders: set[Holder] = {*state.clients.values(), *state.life.holding.contents.values()}
     holders.update(*(part.holders() for part in state.parts))
+    failed = [task.error for task in (*state.tasks.values(), *state.life.generations.earlier) if task.error is not None]
+    holders.update(error.contents for error in failed if error.contents is not None)
+    assert {holder.kind for holder in holders} <= set(HOLDERS), "a kind of holder is in no table"
     for key, task in state.tasks.items():
         assert task.key == key
     for task in state.life.generations.earlier:

@@ -95,9 +95,9 @@ class Lease(Holder):
         return force or client.id == self.client
 
     def describe(self) -> HolderDescription:
-        line = f", by the line {self.call_site}" if self.call_site else ""
+        line = f", by the line {self.call_site:.400}" if self.call_site else ""
         until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.until))
-        return HolderDescription(self.kind, f"of the client {self.name}, until {until}{line}")
+        return HolderDescription(self.kind, f"until {until}, of the client {self.name:.200}{line}")
 
 
 class _Early(Timed):

@@ -12,8 +12,11 @@ from collections.abc import Collection, Iterable
 from holdfast.cluster.journal import records
 from holdfast.cluster.scheduler.tasks.decisions import Decisions
 from holdfast.cluster.scheduler.tasks.holders import Client, Contents
-from holdfast.cluster.scheduler.tasks.instructions import Instructions
+from holdfast.cluster.scheduler.tasks.instructions import Instructions, Log
 from holdfast.cluster.scheduler.tasks.model import Holder, Task
+
+#: So many objects are looked at, to see whether they contain each other.
+MAX_SEARCHED = 10_000
 
 
 class Holding:
@@ -97,6 +100,7 @@ class Holding:
             if other is not task:
                 self.hold(contents, other)
         self._note_contents(contents)
+        self._warn_of_cycle(task, contents)
 
     def contain_now(self, task: Task, others: Collection[Task]) -> None:
         """A run of a task has made its object, which contains futures of these, and not what an earlier one did."""
@@ -123,6 +127,43 @@ class Holding:
             if type(contents) is Contents:
                 self._decisions.note(records.remove_of("contents", task.serial))
 
+    def _warn_of_cycle(self, task: Task, contents: Contents) -> None:
+        """Say so in the log if an object contains itself, by way of others. Nothing but a client can free these."""
+        seen = dict.fromkeys(contents.holds)
+        stack = list(seen)
+        while stack and len(seen) <= MAX_SEARCHED:
+            other = stack.pop()
+            if other is task:
+                text = (
+                    f"{task.key!r:.200} contains a future of itself, by way of others, so these keep each other when "
+                    "nothing else does. Client.memory() shows them then, and Client.cancel of a future of one of "
+                    "them, with force=True, frees them"
+                )
+                self._instructions.put(Log(text))
+                return
+            inside = self.contents.get(other)
+            for each in () if inside is None else inside.holds:
+                if each not in seen:
+                    seen[each] = None
+                    stack.append(each)
+
+    def _is_reached(self, task: Task) -> bool:
+        """Whether something keeps a task, or what keeps it, that isn't an object which only objects keep."""
+        seen = {task: None}
+        stack = [task]
+        while stack:
+            one = stack.pop()
+            if one.nwaiters or len(seen) > MAX_SEARCHED:
+                return True
+            for holder in one.holders:
+                if not isinstance(holder, Contents):
+                    if not self.is_departed(holder):
+                        return True
+                elif holder.task not in seen:
+                    seen[holder.task] = None
+                    stack.append(holder.task)
+        return False
+
     def _note_contents(self, contents: Contents) -> None:
         if self._decisions.is_kept and type(contents) is Contents:
             inside = [other.serial for other in contents.holds]
@@ -131,7 +172,8 @@ class Holding:
     def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool, reason: str) -> dict[Task, None]:
         """Give up ``client``'s holds (with ``force`` those of all that hear) on tasks and on all that depend on them.
 
-        What others hold, such as published datasets, stays. Returns all of these tasks.
+        What others hold, such as published datasets, stays. Objects that only keep each other are freed with ``force``.
+        Returns all of these tasks.
 
         Parameters
         ----------
@@ -152,4 +194,10 @@ class Holding:
                     self.unhold(holder, task)
                     if holder.peer:
                         self._instructions.cancelled(holder.peer, task.key, text)
+        for task in closure if force and self.contents else ():
+            if task.holders and not self._is_reached(task):
+                for holder in task.holders:
+                    self.unhold(holder, task)
+                    if isinstance(holder, Contents):
+                        self._note_contents(holder)
         return closure

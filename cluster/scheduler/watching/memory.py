@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from holdfast.cluster.key_prefixes import prefix_of
+from holdfast.cluster.protocol.holders import HOLDERS
 from holdfast.cluster.protocol.limits import MAX_INTEGER, MAX_NAME_LENGTH
 from holdfast.cluster.protocol.requests.looking import GROUPINGS, MAX_OBJECTS_LISTED
 from holdfast.cluster.protocol.shapes import in_slices
@@ -30,8 +31,6 @@ MAX_HOLDERS_LISTED = 20
 #: Of each kind so many groups are told, the largest first. Of more than twice `MAX_GROUPS` the smallest are given up.
 MAX_GROUPS_LISTED = 1_000
 MAX_GROUPS = 5_000
-#: Holders of these kinds are a group each; of the others, such as calls, there may be one for each object.
-_NAMED_HOLDERS = frozenset({"actor", "client", "dataset", "queue", "variable"})
 
 
 class Group(NamedTuple):
@@ -105,7 +104,7 @@ def _holders(task: Task) -> list[str]:
 
 def _holder(holder: Holder) -> str:
     kind, name = holder.describe()
-    return f"{kind} {name}" if kind in _NAMED_HOLDERS else kind
+    return f"{kind} {name}" if HOLDERS[kind].is_group else kind
 
 
 def _datasets(task: Task) -> list[str]:
