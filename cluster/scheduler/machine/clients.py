@@ -70,6 +70,7 @@ class Clients:
         client.leave()
         self._unrunnable.client_left(client.id)
         self._shared.waits.client_left(client.id)
+        self._shared.replies.client_left(client.id)
         for part in self._parts:
             part.client_left(client)
         self._life.holding.let_go(client)

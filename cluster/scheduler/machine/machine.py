@@ -291,6 +291,7 @@ class SchedulerState:
             {
                 events.TimePassed: self._time_passed,
                 events.Requested: self._requested,
+                events.RepliesHeard: self._replies_heard,
                 events.RunsKept: self._runs_kept,
                 events.Recovered: self._recovered,
             },
@@ -348,7 +349,14 @@ class SchedulerState:
             if self.feed.is_heard:
                 self._follow_up("telling those that listen", lambda: self._publish(event))
             self._watch()
-        return self.instructions.take()
+        return self._take()
+
+    def _take(self) -> list[Instruction]:
+        """All instructions. Replies of what was decided are noted with that."""
+        taken = self.instructions.take()
+        if self.decisions.has_some:
+            self._shared.replies.note(taken)
+        return taken
 
     @property
     def light_requests(self) -> frozenset[Request]:
@@ -364,7 +372,7 @@ class SchedulerState:
         self._requested(event)
         if self.life.follow_up.has_more or self._shared.unfinished:
             return None
-        return self.instructions.take()
+        return self._take()
 
     # -- coming back
 
@@ -381,7 +389,7 @@ class SchedulerState:
             Whether the journal may have lost something.
         """
         self.life.number_runs_from(epoch << EPOCH_SHIFT)
-        self.recovery = Recovery(self._shared, self.objects, tables, is_damaged=is_damaged)
+        self.recovery = Recovery(self._shared, self.objects, self.parts, tables, is_damaged=is_damaged)
         self.objects.on_reported = self.recovery.reported
 
     def _runs_kept(self, event: events.RunsKept) -> None:
@@ -447,10 +455,17 @@ class SchedulerState:
     # -- requests
 
     def _requested(self, event: events.Requested) -> None:
+        given = self._shared.replies.get(event.client, event.request)
+        if given is not None:  # by an earlier scheduler
+            self.instructions.reply(event.client, event.request, *given)
+            return
         try:
             self._answers[event.operation](self.clients[event.client], event.request, **event.arguments)
         except Refusal as refusal:
             self.instructions.reply(event.client, event.request, False, [refusal.error, refusal.text])
+
+    def _replies_heard(self, event: events.RepliesHeard) -> None:
+        self._shared.replies.heard(event.client, event.requests)
 
     # -- for validation
 

@@ -40,7 +40,7 @@ class Missing:
             return None
         if task.can_be_computed:
             hosts = list(task.where)
-            self._life.results.durable.pop(task, None)
+            self._life.results.lies_in_no_file(task)
             for host in hosts:
                 self._instructions.add(DeleteObjects, host.address, object_id)
                 self._life.drop_copy(task, host)

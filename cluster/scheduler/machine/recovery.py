@@ -30,9 +30,10 @@ from typing import Any
 
 from holdfast.cluster.journal import records
 from holdfast.cluster.journal.tables import Specification, Tables
+from holdfast.cluster.protocol.durable_copies import DurableCopy
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.submit_options import NO_OPTIONS, SubmitOptions
-from holdfast.cluster.scheduler.parts.part import Shared
+from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.tasks.functions import Function
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DropRuns
@@ -44,7 +45,7 @@ from holdfast.cluster.scheduler.tasks.origins import Origin
 class _Result:
     """The result of a task, as hosts and workers have said it."""
 
-    __slots__ = ("hosts", "inline", "nbytes", "object_id", "type_name")
+    __slots__ = ("file", "hosts", "inline", "nbytes", "object_id", "type_name")
 
     def __init__(self, object_id: ObjectId, nbytes: int, type_name: str, inline: Payload | None) -> None:
         self.object_id = object_id
@@ -52,6 +53,7 @@ class _Result:
         self.type_name = type_name
         self.inline = inline
         self.hosts: dict[Host, None] = {}
+        self.file: DurableCopy | None = None  # where it lies as a file
 
 
 class Recovery:
@@ -63,6 +65,8 @@ class Recovery:
         Its tables, which are empty.
     objects
         Knows what clients have put into stores and not told of.
+    parts
+        Take up what they have noted.
     tables
         What the journal says.
     is_damaged
@@ -76,9 +80,12 @@ class Recovery:
         The objects that belong to nothing and are left where they are.
     """
 
-    def __init__(self, shared: Shared, objects: Objects, tables: Tables, *, is_damaged: bool = False) -> None:
+    def __init__(
+        self, shared: Shared, objects: Objects, parts: Sequence[Part], tables: Tables, *, is_damaged: bool = False
+    ) -> None:
         self.unaccounted = 0
         self._objects = objects
+        self._parts = parts
         self._shared = shared
         self._life = shared.life
         self._is_damaged = is_damaged
@@ -106,12 +113,19 @@ class Recovery:
             for id, client in tables.clients.items():
                 self._enter_client(id, client.name, client.about, client.entries, client.holds)
             self._enter_errors(tables)
+            for part in self._parts:
+                noted = {**tables.entries.get(part.name, {}), **tables.entries_of_tasks.get(part.name, {})}
+                part.recover(noted, self._tasks)
             for serial, entry in tables.entries_of_tasks.get("contents", {}).items():
                 inside = [self._tasks[inner] for inner in entry.holds if inner in self._tasks]
                 life.holding.contain(self._tasks[serial], inside)
             for serial, entry in tables.entries_of_tasks.get("charges", {}).items():
                 task = self._tasks[serial]
                 task.retries, task.failures, task.isolation, task.suspected = entry.value
+            for serial, entry in tables.entries_of_tasks.get("files", {}).items():
+                copy, object_id, nbytes, type_name = entry.value
+                result = self._results[self._tasks[serial]] = _Result(object_id, nbytes, type_name, None)
+                result.file = DurableCopy(*copy)
         finally:
             life.decisions.is_kept = is_kept
         life.last_serial = tables.last_serial
@@ -158,6 +172,7 @@ class Recovery:
         for digest in entries.get("functions", {}):
             client.functions[digest] = None
             self._life.functions.table[digest].clients += 1
+        self._shared.replies.recover(id, entries.get("replies", {}))
         for serial in holds:
             if serial in self._tasks:
                 self._life.holding.hold(client, self._tasks[serial])
@@ -240,6 +255,8 @@ class Recovery:
         for task in needed:
             result = self._results.pop(task, None)
             if result is not None and task.state == "released":
+                if result.file is not None:
+                    life.results.durable[task] = result.file
                 hosts = iter(result.hosts)
                 life.restore(task, next(hosts, None), result.object_id, result.nbytes, result.inline, result.type_name)
                 for host in hosts:
@@ -250,6 +267,8 @@ class Recovery:
             if task.holders and task.state == "released":
                 life.activate(task)
         self._take_up_runs()
+        for part in self._parts:
+            part.recovered()
         life.settle(self._tasks.values())
         self._see_to_strays()
 

@@ -94,9 +94,11 @@ class Call:
         The arguments, if the call may have to be sent (again); a call without dependencies keeps none.
     arguments
         What it depends on; None: nothing.
+    is_posed
+        Whether its client has said it to this scheduler. One that an earlier scheduler took is said again.
     """
 
-    __slots__ = ("actor", "arguments", "client", "method", "number", "payload", "request")
+    __slots__ = ("actor", "arguments", "client", "is_posed", "method", "number", "payload", "request")
 
     def __init__(self, number: int, actor: Actor, client: str, request: int, method: str) -> None:
         self.number = number
@@ -106,6 +108,7 @@ class Call:
         self.method = method
         self.payload: Payload | None = None
         self.arguments: Arguments | None = None
+        self.is_posed = True
 
     def __repr__(self) -> str:
         return f"<Call {self.number} of {self.actor.name}.{self.method} by {self.client}>"

@@ -25,6 +25,9 @@ the worker is gone                    all of them fail with an `ActorLostError`,
 the client is gone                    those that have not begun never do
 a dependency has failed               the call fails with that error
 no handle is left                     those that are under way come to their end, and then the actor is dropped
+another scheduler takes over          each is said again by its client, and goes to the worker with the number that it
+                                      had: the worker takes each number once. What calls have given is noted, and told
+                                      again
 ====================================  ================================================================================
 
 Invariants
@@ -41,15 +44,17 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from holdfast.cluster.errors import ActorLostError, CancelledError, ProtocolError
+from holdfast.cluster.journal import records
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.limits import MAX_CALLS
 from holdfast.cluster.scheduler.parts.actor_model import Actor, Arguments, Call
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.tasks import events
-from holdfast.cluster.scheduler.tasks.holders import Client
+from holdfast.cluster.scheduler.tasks.holders import Client, Contents
 from holdfast.cluster.scheduler.tasks.instructions import (
     CalledEntry,
     DeleteObjects,
@@ -58,10 +63,14 @@ from holdfast.cluster.scheduler.tasks.instructions import (
     ReportCalled,
     RunCalls,
 )
-from holdfast.cluster.scheduler.tasks.model import Holder, Task, TaskError, Worker
-from holdfast.cluster.scheduler.tasks.names import Key, ObjectId
+from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task, TaskError, Worker
+from holdfast.cluster.scheduler.tasks.names import Key, ObjectId, Payload
 from holdfast.cluster.scheduler.tasks.reports import dependency_entry, raised_of
+from holdfast.cluster.scheduler.tasks.states import ACTIVE
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
+
+#: So many calls of a client are known at most that have been answered.
+MAX_CALLED = 1_000
 
 _Stored = tuple[ObjectId, int, str]
 #: Of a stored result: its key, object, bytes and hosts.
@@ -95,6 +104,9 @@ class Actors(Part):
         self._calls: dict[int, Call] = {}
         self._numbers = itertools.count(1)
         self._to_look_at: dict[Call, None] = {}
+        self._unposed: dict[tuple[str, int], Call] = {}  # by client and request
+        self._called: dict[str, dict[int, CalledEntry]] = {}  # by client and request, what was noted
+        self._is_recovering = False  # the workers are not back
 
     def holders(self) -> Iterable[Holder]:
         return [call.arguments for call in self._calls.values() if call.arguments is not None]
@@ -133,6 +145,9 @@ class Actors(Part):
                 for held in list(before.holds):
                     self.shared.life.holding.hold(actor, held)
                 self.shared.life.holding.let_go(before)
+            if type(before) is Contents:
+                self.shared.life.decisions.note(records.remove_of("contents", task.serial))
+            self._note(actor)
 
     def _replace(self, actor: Actor) -> None:
         """An actor whose task makes another one: its handle is no result of the task."""
@@ -168,17 +183,30 @@ class Actors(Part):
             text = f"{actor.title} is lost with its worker {worker.name!r} at {worker.address} ({worker.reason})"
             actor.lost = text
             worker.actors -= 1
+            if not actor.is_ending:
+                self._note(actor)
             self._fail_all(actor, text)
             if actor.is_ending:
                 continue  # it was forgotten with its last call
             if task.state == "memory":
                 self.shared.life.give_up_result(task, task_error(task.key, ActorLostError(text)))
             elif task.state != "erred":  # its result was not there yet: the run has gone, and there may be another one
+                self._note_gone(actor)
                 del self._actors[actor.number]
                 del self.shared.life.holding.contents[task]
                 self.shared.life.holding.let_go(actor)
 
+    def _note(self, actor: Actor) -> None:
+        where = actor.worker.name, actor.worker.address, actor.worker.incarnation
+        value = actor.number, actor.name, *where, actor.lost
+        held = [task.serial for task in actor.holds]
+        self.shared.life.decisions.note(records.put_of(self.name, actor.task.serial, value, held))
+
+    def _note_gone(self, actor: Actor) -> None:
+        self.shared.life.decisions.note(records.remove_of(self.name, actor.task.serial))
+
     def client_left(self, client: Client) -> None:
+        self._called.pop(client.id, None)
         for actor in list(self._actors.values()):
             calls = actor.calls.get(client.id)
             if calls is None:
@@ -194,6 +222,8 @@ class Actors(Part):
     def _calls_sent(self, event: events.CallsSent) -> None:
         client = self.shared.clients[event.client]
         for request, number, method, payload, keys in event.calls:
+            if self._was_posed(client, request, payload):
+                continue
             actor = self._actors.get(number)
             if actor is None or actor.lost or actor.is_ending:
                 text = actor.lost if actor is not None else ""
@@ -207,15 +237,62 @@ class Actors(Part):
                 raise ProtocolError(f"call: {MAX_CALLS:,} calls of this client to {actor.title} are under way already")
             call = Call(next(self._numbers), actor, client.id, request, method)
             calls[call.number] = self._calls[call.number] = call
-            if not keys and client.id not in actor.lines:
-                entry = (call.number, number, client.id, method, payload, ())
-                self.shared.instructions.add(RunCalls, actor.worker.address, entry)
+            if keys and not self._hold(call, keys):
                 continue
-            call.payload = payload
-            line = actor.lines.setdefault(client.id, deque())
-            line.append(call)
-            if not keys or self._hold(call, keys):
-                self._advance(actor, client.id)
+            self._note_call(call)
+            self._pass_on(call, payload)
+
+    def _pass_on(self, call: Call, payload: Payload) -> None:
+        """Send a call, or have it stand in line."""
+        actor = call.actor
+        if call.arguments is None and call.client not in actor.lines:
+            entry = (call.number, actor.number, call.client, call.method, payload, ())
+            self.shared.instructions.add(RunCalls, actor.worker.address, entry)
+            return
+        call.payload = payload
+        actor.lines.setdefault(call.client, deque()).append(call)
+        self._advance(actor, call.client)
+
+    def _note_call(self, call: Call) -> None:
+        key = "call", call.client, call.request
+        if self.shared.life.decisions.is_kept:
+            held = [call.actor.task, *(() if call.arguments is None else call.arguments.tasks)]
+            value = call.number, call.actor.number, call.method
+            self.shared.life.decisions.note(records.put(self.name, key, value, [task.serial for task in held]))
+
+    def _was_posed(self, client: Client, request: int, payload: Payload) -> bool:
+        """Whether an earlier scheduler has taken a call. Then it goes on from there."""
+        if not self._called and not self._unposed:
+            return False
+        called = self._called.get(client.id, {}).get(request)
+        call = self._unposed.pop((client.id, request), None)
+        if called is not None:
+            keys = list(called[5]) if called[3] is None else [*called[5], called[3][0]]
+            self.shared.life.want(client, keys)
+            self.shared.instructions.add(ReportCalled, client.id, called)
+        elif call is not None:
+            call.is_posed = True
+            self._pass_on(call, payload)
+        return called is not None or call is not None
+
+    def rejoined(self, client: Client, requests: Iterable[int]) -> None:
+        """A client that is back has these calls without an answer; it knows those of all others."""
+        awaited = set(requests)
+        called = self._called.get(client.id, {})
+        for request in [request for request in called if request not in awaited]:
+            self._forget_called(client.id, request)
+        for (id, request), call in list(self._unposed.items()):
+            if id == client.id and request not in awaited:
+                self._forget(call)
+
+    def keys_given(self, client: Client) -> set[Key]:
+        """The keys of what was given for calls of a client, who may not have heard of it."""
+        found: set[Key] = set()
+        for called in self._called.get(client.id, {}).values():
+            found.update(called[5])
+            if called[3] is not None:
+                found.add(called[3][0])
+        return found
 
     def _hold(self, call: Call, keys: Sequence[Key]) -> bool:
         """Have a call hold what it depends on. False, and the call has failed, if something of that is unknown."""
@@ -349,10 +426,27 @@ class Actors(Part):
 
     def _tell(self, client: str, entry: CalledEntry) -> None:
         self.shared.instructions.add(ReportCalled, client, entry)
+        decisions = self.shared.life.decisions
+        if decisions.is_kept:
+            of_client = self._called.setdefault(client, {})
+            of_client[entry[0]] = entry
+            decisions.note(records.put_for("called", client, entry[0], entry))
+            if len(of_client) > MAX_CALLED:
+                self._forget_called(client, next(iter(of_client)))
+
+    def _forget_called(self, client: str, request: int) -> None:
+        of_client = self._called[client]
+        del of_client[request]
+        if not of_client:
+            del self._called[client]
+        self.shared.life.decisions.note(records.remove_for("called", client, request))
 
     def _forget(self, call: Call) -> None:
         """A call is over."""
         del self._calls[call.number]
+        if not call.is_posed:
+            del self._unposed[call.client, call.request]
+        self.note_gone(("call", call.client, call.request))
         actor = call.actor
         calls = actor.calls[call.client]
         del calls[call.number]
@@ -367,51 +461,71 @@ class Actors(Part):
 
     # -- the rest
 
-    def snapshot(self) -> Any:
-        return [
-            [actor.number, actor.name, actor.task.key, actor.worker.address, actor.lost, self._snapshot_calls(actor)]
-            for actor in self._actors.values()
-            if not actor.is_ending
-        ]
+    def number_from(self, number: int) -> None:
+        """Calls have higher numbers than this from now on."""
+        self._numbers = itertools.count(number + 1)
 
-    @staticmethod
-    def _snapshot_calls(actor: Actor) -> list[list[Any]]:
-        return [
-            [
-                call.number,
-                call.client,
-                call.request,
-                call.method,
-                call.payload,
-                [] if call.arguments is None else [task.key for task in call.arguments.tasks],
-                call in actor.lines.get(call.client, ()),
-            ]
-            for calls in actor.calls.values()
-            for call in calls.values()
-        ]
-
-    def restore(self, data: Any) -> None:
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        self._is_recovering = True
         life = self.shared.life
-        highest = 0
-        for number, name, key, address, lost, calls in data:
-            task, worker = life.generations.tasks[key], self.shared.workers[address]
-            actor = self._actors[number] = life.holding.contents[task] = Actor(self, number, name, task, worker)
-            actor.lost = lost
-            worker.actors += not lost
-            for call_number, client, request, method, payload, keys, waits in calls:
-                highest = max(highest, call_number)
+        contents = life.holding.contents
+        for serial, entry in entries.items():
+            if type(serial) is int:
+                number, name, worker_name, address, incarnation, lost = entry.value
+                task = tasks[serial]
+                worker = _absent(worker_name, address, incarnation)
+                actor = self._actors[number] = contents[task] = Actor(self, number, name, task, worker)
+                actor.lost = lost
+                for inner in entry.holds:
+                    life.holding.hold(actor, tasks[inner])
+        for key, entry in entries.items():
+            if type(key) is tuple:
+                _, client, request = key
+                call_number, actor_number, method = entry.value
+                actor = self._actors[actor_number]
                 call = self._calls[call_number] = Call(call_number, actor, client, request, method)
+                call.is_posed = False
+                self._unposed[client, request] = call
                 actor.calls.setdefault(client, {})[call_number] = call
-                call.payload = payload
-                if keys:
-                    self._hold(call, keys)
-                if waits:
-                    actor.lines.setdefault(client, deque()).append(call)
-        self._numbers = itertools.count(highest + 1)
+                _, *arguments = entry.holds
+                if arguments:
+                    held = tuple([tasks[serial] for serial in arguments])
+                    call.arguments = Arguments(call, held)
+                    for task in held:
+                        life.holding.hold(call.arguments, task)
 
+    def recover_called(self, client: str, called: Mapping[int, CalledEntry]) -> None:
+        """Take up what was noted of what calls of a client have given."""
+        if called:
+            self._called[client] = dict(called)
+
+    def recovered(self) -> None:
+        """Those whose workers are back live on; the others are lost, and their tasks are not run again."""
+        self._is_recovering = False
+        life = self.shared.life
+        for actor in [actor for actor in self._actors.values() if not actor.lost]:
+            task, before = actor.task, actor.worker
+            worker = self.shared.workers.get(before.address)
+            if worker is not None and worker.incarnation == before.incarnation:
+                actor.worker = worker
+                worker.actors += 1
+                text = actor.loss
+            else:
+                text = actor.lost = (
+                    f"{actor.title} is lost with its worker {before.name!r} at {before.address}, which was gone when the "
+                    "scheduler was started again"
+                )
+                self._note(actor)
+                self._fail_all(actor, text)
+            if task.state == "memory" and actor.lost:
+                life.give_up_result(task, task_error(task.key, ActorLostError(text)))
+            elif task.state in ACTIVE and (actor.lost or task.run_id != actor.number):
+                life.fail(task, task_error(task.key, ActorLostError(text)))
     def check(self) -> None:
         contents = self.shared.life.holding.contents
         assert not self._to_look_at
+        if self._is_recovering:
+            return
         for number, actor in self._actors.items():
             assert actor.number == number
             assert actor.is_ending or contents.get(actor.task) is actor  # 1
@@ -441,3 +555,10 @@ class Actors(Part):
         assert len(self._calls) == sum(len(calls) for actor in self._actors.values() for calls in actor.calls.values())
         for worker in self.shared.workers.values():  # 3
             assert worker.actors == len(self.of(worker))
+
+
+def _absent(name: str, address: str, incarnation: int | None) -> Worker:
+    """A worker that an earlier scheduler had."""
+    worker = Worker(address, name, Host(address.rpartition("/")[0], {}), 0, {})
+    worker.incarnation = incarnation
+    return worker

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Task
@@ -76,6 +76,20 @@ class Dataset(Holder):
     @property
     def replicas(self) -> int:
         return self._replicas if self.wants_copies else 1
+
+    def as_plain(self) -> tuple[Any, ...]:
+        """It as plain data, with the serials of its tasks; `Dataset.of` is the inverse."""
+        keys = [(key, task.serial) for key, task in self.keys.items()]
+        named = self.name, self.data, self.publisher, self.published
+        return (*named, dict(self.about), self._replicas, self.place, keys)
+
+    @classmethod
+    def of(cls, plain: Sequence[Any], tasks: Mapping[int, Task]) -> Dataset:
+        """The inverse of `as_plain`; it holds nothing yet."""
+        name, data, publisher, published, about, replicas, place, keys = plain
+        dataset = cls(name, data, publisher, published, about=about, replicas=replicas, place=place)
+        dataset.keys = {key: tasks[serial] for key, serial in keys}
+        return dataset
 
     def ended(self, task: Task) -> None:
         if self.on_end is not None:

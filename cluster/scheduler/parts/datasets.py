@@ -2,7 +2,7 @@
 
 A dataset is bytes that only clients read, and the tasks whose keys are in them, which it holds. Publishing several at
 once publishes all of them or none (`Publication`). They have their names when they are safe. Until then others of these
-names stay, and that the publisher leaves changes nothing. Safe means
+names stay, and that the publisher leaves changes nothing, nor that the scheduler is started again. Safe means
 
 * of a dataset that is to be durable: it is in its place (`durable`),
 * of another one: what can't be made again has second copies (`copies`), as far as there are hosts for them, or
@@ -19,6 +19,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
+from holdfast.cluster.journal import records
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.limits import MAX_DATASETS
 from holdfast.cluster.protocol.requests import (
     DESCRIBE_DATASETS,
@@ -89,21 +91,26 @@ class Publication(AwaitedCopies):
     ----------
     part
         Whose publication it is.
+    id
+        Its id.
     wait
-        The request of their publisher, which may end before.
+        The request of their publisher, which may end before. None: another scheduler has taken it.
     datasets
         What is published.
     override
         Whether they may replace others.
     """
 
-    def __init__(self, part: Datasets, wait: DatasetWait, datasets: Sequence[Dataset], override: bool) -> None:
+    def __init__(
+        self, part: Datasets, id: str, wait: DatasetWait | None, datasets: Sequence[Dataset], override: bool
+    ) -> None:
         super().__init__()
         self._part = part
         self.wait = wait
         self.datasets = datasets
         self.override = override
-        self.id = _publication_id(wait.client, wait.request)
+        self.id = id
+        self.is_named = False
         #: Names under which the cluster's place has other datasets.
         self.there: Sequence[Key] = ()
 
@@ -185,11 +192,17 @@ class Datasets(Part, WaitOwner):
         copies: int = 1,
     ) -> None:
         self.shared.waits.demand_room(client.id)
+        publication_id = _publication_id(client.id, request)
+        what = f"the dataset {some(shown(name) for name, *_ in datasets)} to be safe"
+        begun = next((publication for publication in self._publications if publication.id == publication_id), None)
+        if begun is not None:  # by an earlier scheduler
+            begun.wait = self._wait(client.id, request, NO_END, what)
+            return
         place = None if durable is None else self._named(durable)
         self._demand_names(datasets, override)
         new = self._made(client, datasets, copies, place)
-        what = f"the dataset {some(shown(dataset.name) for dataset in new)} to be safe"
-        publication = Publication(self, self._wait(client.id, request, NO_END, what), new, override)
+        wait = self._wait(client.id, request, NO_END, what)
+        publication = Publication(self, publication_id, wait, new, override)
         self._publications[publication] = None
         looked_at = place or self.place
         if looked_at is None or not (place or self._durable.places.has_hosts):
@@ -249,6 +262,7 @@ class Datasets(Part, WaitOwner):
 
     def _make_safe(self, publication: Publication) -> None:
         """The names are free, or are to be replaced."""
+        self._note_publication(publication)
         place = publication.place
         if place is None:
             self._await_copies(publication)
@@ -318,10 +332,13 @@ class Datasets(Part, WaitOwner):
 
     def _name(self, publication: Publication) -> None:
         """Datasets have their names from now on."""
+        publication.is_named = True
+        self._note_publication(publication)
         for index, dataset in enumerate(publication.datasets):
             old = self.published.get(dataset.name)
             del self._coming[dataset]
             self.published[dataset.name] = dataset
+            self._note(dataset)
             self._renamed.pop(dataset.name, None)
             if old is not None:
                 self._let_go(old)
@@ -331,15 +348,31 @@ class Datasets(Part, WaitOwner):
     def _published(self, publication: Publication) -> None:
         """A publication is over, and its datasets have their names."""
         del self._publications[publication]
-        self._answer(publication.wait, None)
+        self.note_gone(("publication", publication.id))
+        if publication.wait is not None:
+            self._answer(publication.wait, None)
+
+    def _note_publication(self, publication: Publication) -> None:
+        if self.shared.life.decisions.is_kept:
+            datasets = publication.datasets
+            plain = [None if publication.is_named else dataset.as_plain() for dataset in datasets]
+            value = publication.override, publication.there, [dataset.name for dataset in datasets], plain
+            held = {task.serial: None for dataset in datasets for task in dataset.holds}
+            self.shared.life.decisions.note(records.put(self.name, ("publication", publication.id), value, held))
+
+    def _note(self, dataset: Dataset) -> None:
+        if self.shared.life.decisions.is_kept:
+            self.note(("dataset", dataset.name), dataset.as_plain(), dataset)
 
     def _withdraw(self, publication: Publication, failure: Failure) -> None:
         """Datasets can't be published: nothing has changed."""
         del self._publications[publication]
+        self.note_gone(("publication", publication.id))
         for dataset in publication.datasets:
             del self._coming[dataset]
             self._let_go(dataset)
-        self._refuse(publication.wait, failure)
+        if publication.wait is not None:
+            self._refuse(publication.wait, failure)
 
     # -- other requests
 
@@ -353,6 +386,7 @@ class Datasets(Part, WaitOwner):
         files: list[Task] = []
         if dataset is not None:
             del self.published[name]
+            self.note_gone(("dataset", name))
             self._renamed.pop(name, None)
             files = self._files([dataset], place, ())
             self._let_go(dataset)
@@ -420,6 +454,7 @@ class Datasets(Part, WaitOwner):
         name = found.dataset.name
         if name not in self.published and len(self.published) < MAX_DATASETS:
             self.published[name] = found.dataset
+            self._note(found.dataset)
             self._renamed[name] = found.renamed
         return self.published.get(name) is found.dataset
 
@@ -570,44 +605,43 @@ class Datasets(Part, WaitOwner):
 
     # -- the rest
 
-    def snapshot(self) -> Any:
-        return [
-            [
-                dataset.name,
-                dataset.data,
-                dataset.publisher,
-                dataset.published,
-                [[key, task.key] for key, task in dataset.keys.items()],
-                dict(dataset.about),
-                dataset.replicas,
-                dataset.place,
-            ]
-            for dataset in self.published.values()
-        ]
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        for (kind, name), entry in entries.items():
+            if kind == "dataset":
+                dataset = self.published[name] = self._recovered(entry.value, entry.holds, tasks)
+                if renamed := {key: task.key for key, task in dataset.keys.items() if key != task.key}:
+                    self._renamed[name] = renamed
+        for (kind, id), entry in entries.items():
+            if kind == "publication":
+                override, there, names, plain = entry.value
+                if is_named := None in plain:
+                    datasets = [self.published[name] for name in names if name in self.published]
+                else:
+                    datasets = [self._recovered(each, entry.holds, tasks) for each in plain]
+                    self._coming.update(dict.fromkeys(datasets))
+                publication = Publication(self, id, None, datasets, override)
+                publication.there = there
+                publication.is_named = is_named
+                self._publications[publication] = None
 
-    def restore(self, data: Any) -> None:
-        tasks = self.shared.life.generations.tasks
-        for name, blob, publisher, published, keys, about, replicas, place in data:
-            dataset = self.published[name] = Dataset(
-                name, blob, publisher, published, about=about, replicas=replicas, place=place
-            )
-            for key, here in keys:
-                dataset.keys[key] = tasks[here]
-                self.shared.life.holding.hold(dataset, tasks[here])
-            if renamed := {key: here for key, here in keys if key != here}:
-                self._renamed[name] = renamed
+    def _recovered(self, plain: Sequence[Any], held: Iterable[int], tasks: Mapping[int, Task]) -> Dataset:
+        dataset = Dataset.of(plain, tasks)
+        for serial in held:
+            self.shared.life.holding.hold(dataset, tasks[serial])
+        return dataset
+
+    def recovered(self) -> None:
+        for holder in self.holders():
+            self._copies.hold_lineage(holder)
+        for dataset in self.published.values():
             dataset.wants_copies = True
             dataset.on_end = self._copies.look_at
-            self._copies.hold_lineage(dataset)
         self._copies.urge(self.published.values())
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        if kind != DatasetWait.kind:
-            return None
-        wait = self._wait(client, request, NO_END, "")
-        text = "the scheduler was started again before it was done: ask once more"
-        self._refuse(wait, Failure("ConnectError", text))
-        return wait
+        for publication in list(self._publications):
+            if publication.is_named:
+                self._await_copies(publication)
+            else:
+                self._make_safe(publication)
 
     def check(self) -> None:
         for name, dataset in self.published.items():

@@ -405,7 +405,9 @@ class Loading(Script):
         if task is None:
             digest, nbytes, checksum = stored
             task = life.create(here, None, self._origin)
-            life.results.durable[task] = DurableCopy(digest, nbytes, checksum, self.url)
+            life.brought(task, object_id, nbytes, type_name, None)
+            copy = DurableCopy(digest, nbytes, checksum, self.url)
+            life.results.lies_in_file(task, copy, object_id, nbytes, type_name)
             life.holding.hold(self.dataset, task)
             life.restore(task, None, object_id, nbytes, None, type_name)
         else:
@@ -609,7 +611,9 @@ class Durable(Part):
 
     def has_durable(self, task: Task, stored: StoredEntry, url: str) -> None:
         """A result has a durable copy from now on."""
-        self.shared.life.results.durable[task] = DurableCopy(*stored, url)
+        assert task.object_id is not None
+        copy = DurableCopy(*stored, url)
+        self.shared.life.results.lies_in_file(task, copy, task.object_id, task.nbytes, task.type_name)
         self._copies.copied(task)
 
     def writing_ended(self, writing: Writing) -> None:

@@ -31,6 +31,8 @@ from holdfast.cluster.protocol.errands import (
     ASSISTANT,
     ERRANDS,
     RUN,
+    RUN_ON_NANNY,
+    RUN_ON_SCHEDULER,
     SET_UP_NANNY_PLUGINS,
     SET_UP_PLUGINS,
     TAKE_DOWN_NANNY_PLUGIN,
@@ -55,6 +57,9 @@ MAX_OF_ONE = 1_000
 MAX_UNDER_WAY = 100_000
 #: Longer is for ever.
 LONGEST_SECONDS = 1e8
+
+#: What calls a function of a user, which is not to be called twice.
+CALLS = (RUN, RUN_ON_SCHEDULER, RUN_ON_NANNY)
 
 #: What workers and hosts need not do that were told to end, or workers that make room for others, which do it at their
 #: start.
@@ -143,10 +148,6 @@ class ErrandWait(Wait, Commission):
     def describe(self) -> str:
         return f"'{self.operation}', from {some(self.under_way.values())}"
 
-    def snapshot(self) -> Any:
-        return [self.operation, self.seconds, list(self.under_way.values())]
-
-
 class Errands(Part, WaitOwner):
     """Sends errands, and passes on what they come to.
 
@@ -196,8 +197,13 @@ class Errands(Part, WaitOwner):
             errand.arguments.check(arguments, operation)
         except ProtocolError as error:
             raise Refusal("ProtocolError", str(error)) from None
+        if self.shared.replies.has_begun(client.id, request):
+            text = "the scheduler was started again before there was an answer: what was to be called may have been"
+            raise Refusal("ConnectError", text)
         addresses = self.addresses(errand, names)
         self.demand_room_for(client, len(addresses))
+        if errand in CALLS:
+            self.shared.replies.begin(client.id, request)
         self.begin(client, request, errand, arguments, addresses, timeout)
 
     def begin(
@@ -271,7 +277,11 @@ class Errands(Part, WaitOwner):
 
     def _conclude_if_over(self, wait: ErrandWait) -> None:
         if not wait.under_way:
-            self.shared.waits.answer(wait, {})
+            self._answer(wait)
+
+    def _answer(self, wait: ErrandWait) -> None:
+        self.shared.replies.leave_out(wait.client, wait.request)  # the outcomes went before it
+        self.shared.waits.answer(wait, {})
 
     def expired(self, wait: Wait) -> None:
         assert isinstance(wait, ErrandWait)
@@ -284,24 +294,12 @@ class Errands(Part, WaitOwner):
         self.drop(wait)
         for address in late:
             self._tell(wait, address, _error(error, f"{address}: {text}"))
-        self.shared.waits.answer(wait, {})
+        self._answer(wait)
 
     def forget(self, wait: Wait) -> None:
         assert isinstance(wait, ErrandWait)
         del self._waits[wait]
         self.drop(wait)
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        """Another scheduler had sent these. What they come to is not known here, and to send them twice is no way."""
-        if kind != ErrandWait.kind:
-            return None
-        operation, seconds, addresses = data
-        wait = ErrandWait(self, client, request, due, operation, seconds)
-        self._waits[wait] = None
-        self.shared.waits.begin(wait)
-        wait.under_way = {-number: address for number, address in enumerate(addresses)}  # numbers that none has
-        self._fail(wait, "ConnectError", "the scheduler was started again before there was an answer")
-        return wait
 
     # -- for other parts as well
 

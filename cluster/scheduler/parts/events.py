@@ -5,14 +5,17 @@ A flag that is not set takes no room here, so no client has to say that it does 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.limits import MAX_EVENTS
 from holdfast.cluster.protocol.requests import CLEAR_EVENT, IS_EVENT_SET, SET_EVENT, STOP_WAITING, WAIT_FOR_EVENT
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import NO_END, Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.names import Key, name_of
+from holdfast.cluster.scheduler.tasks.model import Task
+from holdfast.cluster.scheduler.tasks.names import Key
 
 
 class EventWait(Wait):
@@ -29,10 +32,6 @@ class EventWait(Wait):
 
     def describe(self) -> str:
         return f"the event {self.name!r:.200}"
-
-    def snapshot(self) -> Any:
-        return [self.name, self.number]
-
 
 class Events(Part, WaitOwner):
     """Keeps events.
@@ -64,12 +63,15 @@ class Events(Part, WaitOwner):
             if len(self.are_set) >= MAX_EVENTS:
                 raise Refusal("RuntimeError", f"{MAX_EVENTS:,} events are set, and no more may be: clear some")
             self.are_set[name] = None
+            self.note(name, None)
         for wait in list(self._waits.get(name, ())):
             self.shared.waits.answer(wait, True)
         self.answer(client, request, None)
 
     def _clear(self, client: Client, request: int, name: Key) -> None:
-        self.are_set.pop(name, None)
+        if name in self.are_set:
+            del self.are_set[name]
+            self.note_gone(name)
         self.answer(client, request, None)
 
     def _is_set(self, client: Client, request: int, name: Key) -> None:
@@ -107,19 +109,8 @@ class Events(Part, WaitOwner):
 
     # -- the rest
 
-    def snapshot(self) -> Any:
-        return list(self.are_set)
-
-    def restore(self, data: Any) -> None:
-        self.are_set = dict.fromkeys(map(name_of, data))
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        if kind != EventWait.kind:
-            return None
-        name, number = data
-        wait = EventWait(self, client, request, due, name_of(name), number)
-        self._begin(wait)
-        return wait
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        self.are_set = dict.fromkeys(entries)
 
     def check(self) -> None:
         waiting = [wait for waits in self._waits.values() for wait in waits]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.holders import Client
+from holdfast.cluster.scheduler.tasks.model import Task
 from holdfast.cluster.scheduler.tasks.names import Key
 
 #: How many keys without a task one client may name.
@@ -47,6 +49,7 @@ class Expectations(Part):
             return True
         if self._counts.get(client, 0) < MAX_EXPECTED:
             self._add(client, key)
+            self.note((client.id, key), None)
             return True
         text = f"nobody has submitted it, and no more than {MAX_EXPECTED:,} such keys of a client are awaited"
         self.shared.instructions.cancelled(client.id, key, text)
@@ -73,6 +76,7 @@ class Expectations(Part):
         if clients is None or client not in clients:
             return
         del clients[client]
+        self.note_gone((client.id, key))
         if not clients:
             del self.table[key]
         self._counts[client] -= 1
@@ -84,13 +88,13 @@ class Expectations(Part):
             for key in [key for key, clients in self.table.items() if client in clients]:
                 self.forget(client, key)
 
-    def snapshot(self) -> Any:
-        return [[key, [client.id for client in clients]] for key, clients in self.table.items()]
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        for client, key in entries:
+            self._add(self.shared.clients[client], key)
 
-    def restore(self, data: Any) -> None:
-        for key, clients in data:
-            for id in clients:
-                self._add(self.shared.clients[id], key)
+    def is_expected(self, client: Client, key: Key) -> bool:
+        """Whether a client expects a key."""
+        return client in self.table.get(key, ())
 
     def check(self) -> None:
         counted: dict[Client, int] = {}

@@ -39,10 +39,6 @@ class Inquiry(Wait):
     def describe(self) -> str:
         return f"'{self.operation}', from {len(self.hosts):,} hosts"
 
-    def snapshot(self) -> Any:
-        return [self.operation, self.arguments]
-
-
 class Inquiries(Part, WaitOwner):
     """Answers `status` and `memory`."""
 
@@ -97,13 +93,6 @@ class Inquiries(Part, WaitOwner):
     def forget(self, wait: Wait) -> None:
         assert isinstance(wait, Inquiry)
         del self._inquiries[wait]
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        if kind != Inquiry.kind:
-            return None
-        inquiry = Inquiry(self, client, request, due, *data)
-        self._begin(inquiry)
-        return inquiry
 
     def check(self) -> None:
         assert set(self._inquiries) == {wait for wait in self.shared.waits if isinstance(wait, Inquiry)}

@@ -27,9 +27,10 @@ under way at a time, and the client that hears of the error no longer meets the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.requests import AWAIT_KILLS
 from holdfast.cluster.scheduler.parts.part import Part, Shared
@@ -51,15 +52,23 @@ NAMED_MAX = 3
 
 
 class Kill:
-    """A process that is to end, if it is at one of these runs. ``client`` and ``number`` say for whom; or None."""
+    """A process that is to end, if it is at one of these runs, and why. ``client`` and ``number`` say for whom; or None."""
 
-    __slots__ = ("client", "number", "run_ids", "worker")
+    __slots__ = ("client", "number", "reason", "run_ids", "worker")
 
-    def __init__(self, worker: Worker, run_ids: frozenset[int], client: str | None, number: int | None) -> None:
+    def __init__(
+        self, worker: Worker, run_ids: frozenset[int], reason: str, client: str | None, number: int | None
+    ) -> None:
         self.worker = worker
+        self.reason = reason
         self.run_ids = run_ids
         self.client = client
         self.number = number
+
+    @property
+    def noted(self) -> tuple[Any, ...]:
+        """What names it in the journal."""
+        return self.worker.address, self.worker.incarnation, tuple(sorted(self.run_ids))
 
 
 class KillsWait(Wait):
@@ -78,10 +87,6 @@ class KillsWait(Wait):
 
     def describe(self) -> str:
         return f"the end of {len(self.kills):,} runs, which are cancelled"
-
-    def snapshot(self) -> Any:
-        return self.number
-
 
 class _Clock:
     """Of one run: when its time is over, or while it is blocked, the seconds that are left of it. When it is over, how
@@ -163,6 +168,7 @@ class Kills(Part, WaitOwner):
         #: The runs that can't be ended, by client and number: the key, and the worker's name.
         self._out_of_reach: dict[str, dict[int, list[tuple[Key, str]]]] = {}
         self._clocks: dict[Worker, RunClocks] = {}
+        self._recovered: Mapping[Any, Held] = {}  # what an earlier scheduler wanted to end
 
     def is_asked_for(self, worker: Worker) -> bool:
         """Whether the process of a worker is to end, and it is not known that it does not."""
@@ -190,7 +196,9 @@ class Kills(Part, WaitOwner):
     def _kill(
         self, worker: Worker, run_ids: Sequence[int], reason: str, client: str | None = None, number: int | None = None
     ) -> None:
-        self._kills.setdefault(worker, []).append(Kill(worker, frozenset(run_ids), client, number))
+        kill = Kill(worker, frozenset(run_ids), reason, client, number)
+        self._kills.setdefault(worker, []).append(kill)
+        self.note(kill.noted, (reason, client, number))
         self._revocation.kill(worker, run_ids, reason)
 
     def spared(self, worker: Worker, run_ids: Iterable[int]) -> None:
@@ -232,6 +240,7 @@ class Kills(Part, WaitOwner):
 
     def _done(self, kills: Iterable[Kill]) -> None:
         for kill in kills:
+            self.note_gone(kill.noted)
             for wait in list(self._waits):
                 if kill in wait.kills:
                     del wait.kills[kill]
@@ -266,9 +275,6 @@ class Kills(Part, WaitOwner):
     def forget(self, wait: Wait) -> None:
         assert isinstance(wait, KillsWait)
         del self._waits[wait]
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        return self._begin(client, request, due, data) if kind == KillsWait.kind else None
 
     # -- the time of runs
 
@@ -331,45 +337,17 @@ class Kills(Part, WaitOwner):
 
     # -- the rest
 
-    def snapshot(self) -> Any:
-        kills = [[k.worker.address, sorted(k.run_ids), k.client, k.number] for its in self._kills.values() for k in its]
-        now = self.shared.now
-        clocks = [
-            [
-                clocks.worker.address,
-                run_id,
-                c.key,
-                c.seconds,
-                c.left if c.end is None else c.end - now,
-                c.end is None,
-                c.is_over,
-            ]
-            for clocks in self._clocks.values()
-            for run_id, c in clocks.of_runs.items()
-            if run_id in clocks.worker.runs
-        ]
-        out_of_reach = [
-            [client, number, keys] for client, its in self._out_of_reach.items() for number, keys in its.items()
-        ]
-        return [kills, clocks, out_of_reach] if kills or clocks or out_of_reach else None
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        self._recovered = entries
 
-    def restore(self, data: Any) -> None:
-        kills, clocks, out_of_reach = data
-        workers = self.shared.workers
-        for address, run_ids, client, number in kills:
-            if address in workers:
-                kill = Kill(workers[address], frozenset(run_ids), client, number)
-                self._kills.setdefault(kill.worker, []).append(kill)
-        for address, run_id, key, seconds, left, is_blocked, is_over in clocks:
-            if address in workers:
-                worker = workers[address]
-                of_worker = self._clocks.setdefault(worker, RunClocks(self, worker))
-                clock = of_worker.of_runs[run_id] = _Clock(key, seconds, self.shared.now)
-                clock.left, clock.end = left, None if is_blocked else self.shared.now + left
-                clock.is_over = is_over
-                self.shared.deadlines.watch(of_worker)
-        for client, number, keys in out_of_reach:
-            self._out_of_reach.setdefault(client, {})[number] = [(key, name) for key, name in keys]
+    def recovered(self) -> None:
+        for (address, incarnation, run_ids), entry in self._recovered.items():
+            worker = self.shared.workers.get(address)
+            if worker is None or worker.incarnation != incarnation:
+                self.note_gone((address, incarnation, run_ids))  # it has ended
+            else:
+                self._kill(worker, run_ids, *entry.value)
+        self._recovered = {}
 
     def check(self) -> None:
         workers = self.shared.workers

@@ -33,14 +33,16 @@ waits for it, unless its client has left; (5) a line that nobody needs isn't kep
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.limits import MAX_LEASES
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import NO_END, Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.names import Key, name_of
+from holdfast.cluster.scheduler.tasks.model import Task
+from holdfast.cluster.scheduler.tasks.names import Key
 from holdfast.cluster.scheduler.tasks.wording import some
 
 
@@ -85,9 +87,11 @@ class Lease:
         Where it has one.
     wait
         The request that is answered when it is granted; None if it is granted, or nobody is there to be answered.
+    is_recovered
+        Whether an earlier scheduler has granted it: its client may ask for it once more.
     """
 
-    __slots__ = ("client", "lines", "needed", "number", "places", "wait")
+    __slots__ = ("client", "is_recovered", "lines", "needed", "number", "places", "wait")
 
     def __init__(self, client: str, number: int, lines: Sequence[Line], needed: int) -> None:
         self.client = client
@@ -96,6 +100,7 @@ class Lease:
         self.needed = needed
         self.places: dict[Line, None] = {}
         self.wait: LeaseWait | None = None
+        self.is_recovered = False
 
     def __repr__(self) -> str:
         return f"<Lease {self.number} of {self.client}: {', '.join(repr(line.name) for line in self.lines)}>"
@@ -119,11 +124,6 @@ class LeaseWait(Wait):
     def describe(self) -> str:
         assert isinstance(self.part, LeasePart)
         return f"{self.part.waited_for} {some(f'{line.name!r:.200}' for line in self.lease.lines)}"
-
-    def snapshot(self) -> Any:
-        assert isinstance(self.part, LeasePart)
-        return [self.part.name, self.lease.number]
-
 
 class LeasePart(Part, WaitOwner):
     """A part that grants leases.
@@ -159,6 +159,11 @@ class LeasePart(Part, WaitOwner):
         Refusal
             There are too many, or one of this number already.
         """
+        known = self.leases.get(client.id, {}).get(number)
+        if known is not None and known.is_granted and known.is_recovered:  # by an earlier scheduler
+            self._forget_unneeded(lines)
+            self.answer(client, request, True)
+            return
         try:
             self._demand_room(client.id, number)
             if timeout is None or timeout > 0:
@@ -203,7 +208,9 @@ class LeasePart(Part, WaitOwner):
         taken = len(line.taken)
         for lease in list(line.taken):
             self._drop(lease)
-        line.is_open = False
+        if line.is_open:
+            line.is_open = False
+            self.note_gone(("line", line.name))
         self._forget_unneeded([line])
         return taken
 
@@ -232,6 +239,8 @@ class LeasePart(Part, WaitOwner):
         of_client = self.leases[lease.client]
         del of_client[lease.number]
         self._count -= 1
+        if lease.is_granted:
+            self.note_gone(("lease", lease.client, lease.number))
         if not of_client:
             del self.leases[lease.client]
         for line in lease.lines:
@@ -258,6 +267,13 @@ class LeasePart(Part, WaitOwner):
             for line in others:
                 line.waiting.pop(lease, None)
             self._forget_unneeded(others)
+        self.note(("lease", lease.client, lease.number), [line.name for line in lease.lines])
+
+    def open_line(self, name: Key, size: int) -> Line:
+        """A name is kept from now on, until it is closed."""
+        line = self.lines[name] = Line(name, size, is_open=True)
+        self.note(("line", name), size)
+        return line
 
     def _forget_unneeded(self, lines: Sequence[Line]) -> None:
         for line in lines:
@@ -280,41 +296,21 @@ class LeasePart(Part, WaitOwner):
 
     # -- the rest
 
-    def snapshot(self) -> Any:
-        """The lines with the leases that have places and those that wait, and of each lease what it is of."""
-        lines = [
-            [line.name, line.size, line.is_open, *([[it.client, it.number] for it in of] for of in _tables(line))]
-            for line in self.lines.values()
-        ]
-        leases = [
-            [lease.client, lease.number, [line.name for line in lease.lines], lease.needed]
-            for of_client in self.leases.values()
-            for lease in of_client.values()
-        ]
-        return [lines, leases]
-
-    def restore(self, data: Any) -> None:
-        lines, leases = data
-        for name, size, is_open, _, _ in lines:
-            self.lines[name_of(name)] = Line(name_of(name), size, is_open=is_open)
-        for client, number, names, needed in leases:
-            lease = Lease(client, number, [self.lines[name_of(name)] for name in names], needed)
-            self.leases.setdefault(client, {})[number] = lease
-            self._count += 1
-        for name, _, _, taken, waiting in lines:
-            line = self.lines[name_of(name)]
-            for client, number in taken:
-                self._place(self.leases[client][number], line)
-            for client, number in waiting:
-                line.waiting[self.leases[client][number]] = None
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        if kind != LeaseWait.kind or data[0] != self.name:
-            return None
-        lease = self.leases[client][data[1]]
-        lease.wait = LeaseWait(self, client, request, due, lease)
-        self.shared.waits.begin(lease.wait)
-        return lease.wait
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        for (kind, *key), entry in entries.items():
+            if kind == "line":
+                (name,) = key
+                self.lines[name] = Line(name, entry.value, is_open=True)
+        for (kind, *key), entry in entries.items():
+            if kind == "lease":
+                client, number = key
+                lines = [self.lines.get(name) or self.lines.setdefault(name, Line(name, 1)) for name in entry.value]
+                lease = Lease(client, number, lines, len(lines))
+                lease.is_recovered = True
+                self.leases.setdefault(client, {})[number] = lease
+                self._count += 1
+                for line in lines:
+                    self._place(lease, line)
 
     def check(self) -> None:
         for name, line in self.lines.items():

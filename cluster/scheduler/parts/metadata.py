@@ -7,15 +7,17 @@ and `MAX_NBYTES` say, and no more: a client that would exceed it is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.records import Path, Record, leaf_nbytes, leaves_of, tree_of
 from holdfast.cluster.protocol.requests import SET_METADATA
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.tasks.holders import Client
+from holdfast.cluster.scheduler.tasks.model import Task
 
 #: How much there may be in all.
 MAX_LEAVES = 20_000
@@ -60,7 +62,8 @@ class Metadata(Part):
         if not path:
             raise Refusal("ValueError", "metadata is set at a key, and the list of keys is empty")
         tree = tree_or_refusal(record)
-        size = self.size.changed(Size.of(self.below(self._replaced_at(path))), Size.of(leaves_of(tree, path)))
+        before, after = list(self.below(self._replaced_at(path))), list(leaves_of(tree, path))
+        size = self.size.changed(Size.of(before), Size.of(after))
         if size.nbytes > MAX_NBYTES or size.leaves > MAX_LEAVES:
             raise Refusal(
                 "ValueError",
@@ -69,6 +72,10 @@ class Metadata(Part):
             )
         self._put(path, tree)
         self.size = size
+        for place, _ in before:
+            self.note_gone(place)
+        for place, leaf in after:
+            self.note(place, leaf)
         self.answer(client, request, None)
 
     def _replaced_at(self, path: Path) -> Path:
@@ -102,12 +109,9 @@ class Metadata(Part):
 
     # -- the rest
 
-    def snapshot(self) -> Any:
-        return list(self.below(()))
-
-    def restore(self, data: Any) -> None:
-        for path, leaf in data:
-            self._put(tuple(path), {} if type(leaf) is tuple else leaf)
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        for path, entry in entries.items():
+            self._put(path, {} if type(entry.value) is tuple else entry.value)
         self.size = Size.of(self.below(()))
 
     def check(self) -> None:

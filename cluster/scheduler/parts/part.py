@@ -7,9 +7,9 @@ A part is a class that says what it answers, what it does when a peer comes or l
                                          answered by one part only
 `Part.host_joined` … `Part.client_left`  called, for every part in the order of the machine, when that has happened
 `Part.holders`                           what keeps results for it
-`Part.resume`                            how its waits are taken up again. If it has waits, it is a `WaitOwner` too
 `Part.follow_up`                         what is left to do when an event is handled, if the part has asked for that
-`Part.snapshot`, `restore`               all of it as plain data, and back
+`Part.recover`                           what it makes of its entries in the journal, in the next scheduler
+`Part.recovered`                         called when all are back that come back to that scheduler
 `Part.check`                             its invariants, checked after every event in tests
 =======================================  =============================================================================
 
@@ -21,6 +21,53 @@ A handler of a request is called as ``handler(client, request, **arguments)``. T
 definition in the protocol. The handler answers at once (`Part.answer`), has the request wait (`Waits.begin`), or raises
 a `Refusal`, before it has changed anything: exactly one of these. That of a quiet request (`Request.quiet`) returns or
 raises a `Refusal`.
+
+What becomes of a part when another scheduler takes the place of this one
+-------------------------------------------------------------------------
+A part *notes* what it decides (`Part.note`): entries of the table of its name in the journal, which are written before
+anything that follows from the event leaves. Waits are not noted: clients pose their requests again, by their numbers. A
+request that was answered has its reply noted with what it has decided (`parts/replies.py`), and gets that. What a
+part does not note is found out from others, or lost:
+
+================  ====================================================  ==============================================
+part              noted                                                 not noted, and what becomes of it
+================  ====================================================  ==============================================
+actors            actors; of calls, numbers and whose they are          lost actors' names; payloads: clients send
+                                                                        calls again, workers know the numbers
+bringing          nothing                                               who asked: a client that can't read asks again
+carrying          nothing                                               deliveries: whoever wants them asks again
+copies            nothing: what holders want                            copies under way: inventories have them, or
+                                                                        they are made again
+datasets          datasets; of those on their way, who publishes them   lookups: posed again
+durable           durable copies of results                             writings: posed again by their publishers, or
+                                                                        withdrawn; sweeps are begun anew
+errands           that a client's errand was sent                       what it comes to: the client gets an error
+events            those that are set                                    nothing
+expectations      the keys that clients expect                          nothing
+finding           nothing: it has no state                              nothing
+inquiries         nothing                                               reports: nodes are asked again
+kills             runs that are to be ended for a client                the time that runs have left: it begins anew
+locks             leases that are granted                               leases that wait: posed again
+metadata          the leaves                                            nothing
+places            the ids of places                                     who sees them: hosts are asked again
+plugins           those that are registered                             who has them: each worker is prepared anew
+queues            queues, items, what is handed out                     items that wait for room: posed again
+replicas          nothing                                               requests: posed again
+restarting        that keys were cancelled for a restart of all         restarts: posed again
+retiring          hosts that are emptied                                retirements: posed again
+scaling           nothing: hosts say which workers they keep            nothing
+semaphores        semaphores, and leases that are granted               leases that wait: posed again
+standing          the errands that stand                                nothing
+successors        nothing                                               whose successor is awaited: it has come when
+                                                                        all are back, or is a worker like others
+topics            nothing                                               events: they tell what has happened to those
+                                                                        that listen, and are no state. Subscriptions:
+                                                                        clients say them again
+unattended        what is held                                          nothing
+unstarted         nothing: it has no state                              nothing
+variables         values                                                who reads them: said again by `WANT`
+worker-waits      nothing                                               requests: posed again
+================  ====================================================  ==============================================
 """
 
 from __future__ import annotations
@@ -28,15 +75,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
+from holdfast.cluster.journal import records
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.message import Request
-from holdfast.cluster.scheduler.parts.waits import Wait, Waits
+from holdfast.cluster.scheduler.parts.replies import Replies
+from holdfast.cluster.scheduler.parts.waits import Waits
 from holdfast.cluster.scheduler.placing.placement import Placement
 from holdfast.cluster.scheduler.tasks.deadlines import Deadlines
 from holdfast.cluster.scheduler.tasks.feed import Feed
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import Instructions
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
-from holdfast.cluster.scheduler.tasks.model import Holder, Host, Worker
+from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task, Worker
 
 #: By the class of the event.
 EventHandlers: TypeAlias = Mapping[type, Callable[[Any], None]]
@@ -56,8 +106,8 @@ class Shared:
         The queues of tasks, and the tasks.
     feed
         Where others hear of what happens.
-    deadlines, waits
-        What is due when, and the requests that wait.
+    deadlines, waits, replies
+        What is due when, the requests that wait, and what others were answered.
     """
 
     def __init__(
@@ -78,6 +128,7 @@ class Shared:
         self.feed = feed
         self.deadlines = Deadlines()
         self.waits = Waits(self.deadlines, instructions)
+        self.replies = Replies(life.decisions)
         self.unfinished: dict[Part, None] = {}  # those that have asked to follow up
 
     @property
@@ -106,7 +157,7 @@ class Part:
         What it works with.
     """
 
-    #: Names it in a snapshot.
+    #: Names it, and its table in the journal.
     name: ClassVar[str]
     #: Whether its requests move no task. They may let go of some.
     moves_no_task: ClassVar[bool] = False
@@ -149,11 +200,32 @@ class Part:
     def client_left(self, client: Client) -> None:
         """A client is gone, and its waits with it."""
 
-    # -- waits
+    # -- the journal
 
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        """Make a wait again of what its `Wait.snapshot` gave, and begin it; None if it is none of this part."""
-        return None
+    def note(self, key: Any, value: Any, holder: Holder | None = None) -> None:
+        """Something is so from now on, for the next scheduler; it needs what the holder holds."""
+        decisions = self.shared.life.decisions
+        if decisions.is_kept:
+            held = () if holder is None else [task.serial for task in holder.holds]
+            decisions.note(records.put(self.name, key, value, held))
+
+    def note_gone(self, key: Any) -> None:
+        """Something that was noted is so no longer."""
+        self.shared.life.decisions.note(records.remove(self.name, key))
+
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        """Take up what an earlier scheduler has noted, in a part that knows nothing.
+
+        Parameters
+        ----------
+        entries
+            What it has noted, by key, in the order in which the keys were first noted.
+        tasks
+            The tasks by serial, which are all "released". Clients are there, hosts and workers are not.
+        """
+
+    def recovered(self) -> None:
+        """All that come back are back, and tasks have their states."""
 
     # -- the rest
 
@@ -167,13 +239,6 @@ class Part:
     def holders(self) -> Iterable[Holder]:
         """What keeps results for this part."""
         return ()
-
-    def snapshot(self) -> Any:
-        """All that it knows and that can't be found out from the rest of the state, as plain data; None: nothing."""
-        return None
-
-    def restore(self, data: Any) -> None:
-        """The inverse of `snapshot`, in a part that knows nothing. The tasks that it names are there already."""
 
     def check(self) -> None:
         """Raise `AssertionError` if something doesn't hold."""

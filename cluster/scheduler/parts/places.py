@@ -25,12 +25,13 @@ import abc
 from collections.abc import Generator, Mapping
 from typing import Any, TypeAlias
 
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.errands import SEE_PLACE, Errand
 from holdfast.cluster.scheduler.parts.errands import Commission, Errands, Outcome
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.model import Host
+from holdfast.cluster.scheduler.tasks.model import Host, Task
 
 #: Hosts that have not said after this whether they see a place are not waited for.
 LOOK_SECONDS = 10.0
@@ -382,7 +383,9 @@ class Places(Part):
         if there:
             identity = view.seen[there[0]]
             assert identity is not None
-            self.known.setdefault(script.url, identity)
+            if script.url not in self.known:
+                self.known[script.url] = identity
+                self.note(script.url, identity)
             if not script.offer(there):
                 self._try_later(script)
         elif script.url in self.known:  # and no other one is to be made in its stead
@@ -436,6 +439,9 @@ class Places(Part):
             script.due = self.shared.now + HOST_SECONDS
         elif script.due <= self.shared.now:
             script.fail(Failure("DurableError", text))
+
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        self.known = {url: entry.value for url, entry in entries.items()}
 
     def check(self) -> None:
         self.shared.deadlines.check([self._lateness])

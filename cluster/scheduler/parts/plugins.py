@@ -13,9 +13,10 @@ Data that is too large to be sent lies in stores, and the plugin holds it as a d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.errands import (
     ASSISTANT,
     SET_UP_NANNY_PLUGINS,
@@ -37,7 +38,7 @@ from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Host, Worker
+from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Host, Task, Worker
 from holdfast.cluster.scheduler.tasks.names import Key, Payload
 from holdfast.cluster.scheduler.tasks.wording import some
 
@@ -162,7 +163,9 @@ class Plugins(Part):
         addresses = self._errands.addresses(set_up, None)
         self._errands.demand_room_for(client, len(addresses))
         old = plugins.get(name)
-        plugin = plugins[name] = self._keep(kind, name, call, keys)
+        plugin = plugins[name] = self._keep(kind, name, call, [tasks[key] for key in keys])
+        self._copies.hold_lineage(plugin)
+        self.note((kind, name), call, plugin)
         self._copies.urge([plugin])
         if old is not None:
             self._let_go(old)
@@ -176,22 +179,25 @@ class Plugins(Part):
             text = f"the plugins would take {nbytes:,} bytes, and {MAX_NBYTES:,} may be: unregister some"
             raise Refusal("ValueError", text)
 
-    def _keep(self, kind: str, name: str, call: Payload, keys: Iterable[Key]) -> Plugin:
+    def _keep(self, kind: str, name: str, call: Payload, tasks: Iterable[Task]) -> Plugin:
         plugin = Plugin(kind, name, call)
-        for key in keys:
-            self.shared.life.holding.hold(plugin, self.shared.life.generations.tasks[key])
-        self._copies.hold_lineage(plugin)
+        for task in tasks:
+            self.shared.life.holding.hold(plugin, task)
         return plugin
 
     def _unregister(self, client: Client, request: int, kind: str, name: str) -> None:
         plugins = self._of(kind)
-        if name not in plugins:
+        has_begun = self.shared.replies.has_begun(client.id, request)
+        if name not in plugins and not has_begun:
             there = f"there are {some(map(repr, plugins), 20)}" if plugins else "there are none"
             raise Refusal("ValueError", f"no {kind} plugin {name!r} is registered; {there}")
         _, take_down = _ERRANDS[kind]
         addresses = self._errands.addresses(take_down, None)
         self._errands.demand_room_for(client, len(addresses))
-        self._let_go(plugins.pop(name))
+        if not has_begun:  # in an earlier scheduler
+            self._let_go(plugins.pop(name))
+            self.note_gone((kind, name))
+            self.shared.replies.begin(client.id, request)
         self._errands.begin(client, request, take_down, {"name": name}, addresses)
 
     def _of(self, kind: str) -> dict[str, Plugin]:
@@ -311,16 +317,14 @@ class Plugins(Part):
 
     # -- the rest
 
-    def snapshot(self) -> Any:
-        return [
-            [kind, plugin.name, plugin.call, [task.key for task in plugin.holds]]
-            for kind, plugins in self.registered.items()
-            for plugin in plugins.values()
-        ]
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        for (kind, name), entry in entries.items():
+            held = [tasks[serial] for serial in entry.holds]
+            self.registered[kind][name] = self._keep(kind, name, entry.value, held)
 
-    def restore(self, data: Any) -> None:
-        for kind, name, call, keys in data:
-            self.registered[kind][name] = self._keep(kind, name, call, keys)
+    def recovered(self) -> None:
+        for plugin in self.holders():
+            self._copies.hold_lineage(plugin)
         self._copies.urge(self.holders())
 
     def check(self) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Any
-
-from holdfast.cluster.scheduler.parts.queue_items import Item, written
-from holdfast.cluster.scheduler.parts.waits import NO_END, Wait, WaitOwner
+from holdfast.cluster.scheduler.parts.queue_items import Item
+from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.names import Key
 
 #: A client gets no more items at a time when they are so large together.
@@ -53,13 +51,11 @@ class QueueWait(Wait):
         What it has collected, or is to put.
     nbytes
         What these take.
-    place
-        Of a wait that was taken up again, where it stood among those that wait for the same.
     began
         When it did.
     """
 
-    __slots__ = ("began", "items", "lease", "nbytes", "place", "queue")
+    __slots__ = ("began", "items", "lease", "nbytes", "queue")
 
     def __init__(
         self, part: WaitOwner, client: str, request: int, due: float, queue: Queue, lease: int, items: list[Item]
@@ -69,7 +65,6 @@ class QueueWait(Wait):
         self.lease = lease
         self.items = items
         self.nbytes = sum([item.nbytes for item in items])
-        self.place = NO_END
         self.began = 0.0
 
 
@@ -82,11 +77,6 @@ class PutWait(QueueWait):
 
     def describe(self) -> str:
         return f"room in the queue {self.queue.name!r:.200}"
-
-    def snapshot(self) -> Any:
-        place = list(self.queue.putters).index(self)
-        return [self.queue.name, self.lease, place, written(self.items)]
-
 
 class GetWait(QueueWait):
     """A client that waits for items."""
@@ -117,11 +107,6 @@ class GetWait(QueueWait):
         """Whether it has what it wants."""
         return len(self.items) >= self.count or self.nbytes >= MAX_ANSWER_NBYTES
 
-    def snapshot(self) -> Any:
-        place = list(self.queue.getters).index(self)
-        return [self.queue.name, self.lease, place, written(self.items), self.count]
-
-
 class Handed:
     """Items that a client was given, and has not confirmed yet.
 
@@ -129,17 +114,13 @@ class Handed:
     ----------
     queue
         The name of their queue; None if it was closed.
+    is_recovered
+        Whether an earlier scheduler has handed them out: the client may ask for them once more.
     """
 
-    __slots__ = ("items", "queue")
+    __slots__ = ("is_recovered", "items", "queue")
 
     def __init__(self, queue: Key | None, items: list[Item]) -> None:
         self.queue: Key | None = queue
         self.items = items
-
-
-def insert(waiting: OrderedDict[Any, None], wait: QueueWait) -> None:
-    """Have a wait that is taken up again stand in its place among those that are there already."""
-    waiting[wait] = None
-    for other in sorted(waiting, key=lambda each: each.place):
-        waiting.move_to_end(other)
+        self.is_recovered = False

@@ -32,6 +32,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.limits import MAX_QUEUES
 from holdfast.cluster.protocol.requests import (
     CLOSE_QUEUE,
@@ -44,12 +45,12 @@ from holdfast.cluster.protocol.requests import (
     QUEUE_SIZE,
 )
 from holdfast.cluster.scheduler.parts.part import Part, Shared
-from holdfast.cluster.scheduler.parts.queue_items import Item, Items, written
-from holdfast.cluster.scheduler.parts.queue_waits import GetWait, Handed, PutWait, Queue, QueueWait, insert
+from holdfast.cluster.scheduler.parts.queue_items import Item, Items
+from holdfast.cluster.scheduler.parts.queue_waits import GetWait, Handed, PutWait, Queue, QueueWait
 from holdfast.cluster.scheduler.parts.waits import NO_END, Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.model import Holder
-from holdfast.cluster.scheduler.tasks.names import Key, Payload, name_of
+from holdfast.cluster.scheduler.tasks.model import Holder, Task
+from holdfast.cluster.scheduler.tasks.names import Key, Payload
 
 
 class Queues(Part, WaitOwner):
@@ -82,7 +83,7 @@ class Queues(Part, WaitOwner):
         self.handed: dict[str, dict[int, Handed]] = {}
         self._limited = 0  # queues with a limit
         self._waits: dict[tuple[str, int], QueueWait] = {}  # by client and lease
-        self._items = Items(shared.life)
+        self._items = Items(self)
         self._unserved: dict[Key, None] = {}  # queues to which items came back while waits were ended
 
     def holders(self) -> Iterable[Holder]:
@@ -116,6 +117,8 @@ class Queues(Part, WaitOwner):
         if queue is None:
             queue = self.queues[name] = Queue(name, maxsize)
         queue.maxsize = maxsize
+        if maxsize:
+            self.note(("queue", name), maxsize)
         return queue
 
     def _forget_unneeded(self, queue: Queue) -> None:
@@ -131,13 +134,16 @@ class Queues(Part, WaitOwner):
         self.answer(client, request, 0 if queue is None else len(queue.items))
 
     def _close(self, client: Client, request: int, name: Key) -> None:
-        for of_client in self.handed.values():
-            for handed in of_client.values():
+        for client_id, of_client in self.handed.items():
+            for lease, handed in of_client.items():
                 if handed.queue == name:
                     handed.queue = None
+                    self._note_handed(client_id, lease, handed)
         queue = self.queues.pop(name, None)
         if queue is not None:
-            self._limited -= bool(queue.maxsize)
+            if queue.maxsize:
+                self._limited -= 1
+                self.note_gone(("queue", name))
             for item in queue.items:
                 self._items.forget(item)
             queue.items.clear()
@@ -185,6 +191,7 @@ class Queues(Part, WaitOwner):
 
     def _enqueue(self, queue: Queue, item: Item) -> None:
         """Give an item to the first getter, or queue it."""
+        self._items.entered(item, queue.name)
         queue.items.append(item)
         if queue.getters:
             self._serve(queue)
@@ -202,8 +209,13 @@ class Queues(Part, WaitOwner):
         maxsize: int = 0,
         timeout: float | None = None,
     ) -> None:
-        if lease in self.handed.get(client.id, ()):
-            raise Refusal("ProtocolError", f"this client was given items as {lease} already")
+        handed = self.handed.get(client.id, {}).get(lease)
+        if handed is not None:
+            if not handed.is_recovered:
+                raise Refusal("ProtocolError", f"this client was given items as {lease} already")
+            at = None if handed.queue is None else self.queues.get(handed.queue)
+            self.answer(client, request, _given(handed.items, at))
+            return
         waits = not at_once and (timeout is None or timeout > 0)
         if waits:
             self._demand_wait(client.id, lease)
@@ -212,7 +224,7 @@ class Queues(Part, WaitOwner):
         self._collect(queue, wait)
         if wait.is_over or at_once:
             self._hand_out(wait)
-            self.answer(client, request, self._given(wait))
+            self.answer(client, request, _given(wait.items, queue))
             self._forget_unneeded(queue)
         elif waits:
             self._begin(wait)
@@ -235,6 +247,8 @@ class Queues(Part, WaitOwner):
     def _let_in(self, queue: Queue) -> None:
         while queue.putters and queue.has_room:
             wait = next(iter(queue.putters))
+            for item in wait.items:
+                self._items.entered(item, queue.name)
             queue.items.extend(wait.items)
             wait.items = []
             self.shared.waits.answer(wait, queue.maxsize)
@@ -246,17 +260,19 @@ class Queues(Part, WaitOwner):
             self._collect(queue, wait)
             if not wait.is_over:
                 return
-            answer = self._given(wait)
+            answer = _given(wait.items, queue)
             self._hand_out(wait)
             self.shared.waits.answer(wait, answer)
         self._forget_unneeded(queue)
 
-    def _given(self, wait: GetWait) -> dict[str, Any]:
-        return {"items": [(item.data, item.keys) for item in wait.items], "left": len(wait.queue.items)}
-
     def _hand_out(self, wait: GetWait) -> None:
         if wait.items:
-            self.handed.setdefault(wait.client, {})[wait.lease] = Handed(wait.queue.name, wait.items)
+            handed = self.handed.setdefault(wait.client, {})[wait.lease] = Handed(wait.queue.name, wait.items)
+            self._note_handed(wait.client, wait.lease, handed)
+            self.shared.replies.leave_out(wait.client, wait.request)
+
+    def _note_handed(self, client: str, lease: int, handed: Handed) -> None:
+        self.note(("handed", client, lease), (handed.queue, [item.number for item in handed.items]))
 
     def _put_back(self, queue: Queue, items: list[Item]) -> None:
         """Items are the first of a queue again."""
@@ -282,6 +298,8 @@ class Queues(Part, WaitOwner):
         handed = None if of_client is None else of_client.pop(lease, None)
         if of_client is not None and not of_client:
             del self.handed[client]
+        if handed is not None:
+            self.note_gone(("handed", client, lease))
         return handed
 
     def _confirm(self, client: Client, request: int, lease: int) -> None:
@@ -309,7 +327,9 @@ class Queues(Part, WaitOwner):
             self._serve(queue)
 
     def client_left(self, client: Client) -> None:
-        for handed in reversed(self.handed.pop(client.id, {}).values()):
+        for lease in reversed(self.handed.get(client.id, {}).copy()):
+            handed = self._take_handed(client.id, lease)
+            assert handed is not None
             self._return(handed)
 
     # -- waits
@@ -355,42 +375,27 @@ class Queues(Part, WaitOwner):
 
     # -- the rest
 
-    def snapshot(self) -> Any:
-        queues = [[queue.name, queue.maxsize, written(queue.items)] for queue in self.queues.values()]
-        handed = [
-            [client, lease, each.queue, written(each.items)]
-            for client, of_client in self.handed.items()
-            for lease, each in of_client.items()
-        ]
-        return [queues, handed]
-
-    def restore(self, data: Any) -> None:
-        queues, handed = data
-        for name, maxsize, items in queues:
-            queue = self.queues[name_of(name)] = Queue(name_of(name), maxsize)
-            self._limited += bool(maxsize)
-            queue.items.extend(self._items.read(items, queue.name))
-        for client, lease, name, items in handed:
-            read = self._items.read(items, name_of(name))
-            self.handed.setdefault(client, {})[lease] = Handed(name_of(name), read)
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        if kind not in (PutWait.kind, GetWait.kind):
-            return None
-        name, lease, place, items, *rest = data
-        queue = self._queue(name_of(name))
-        read = self._items.read(items, queue.name)
-        wait: QueueWait
-        if kind == PutWait.kind:
-            wait = PutWait(self, client, request, due, queue, lease, read)
-            wait.place = place
-            insert(queue.putters, wait)
-        else:
-            wait = GetWait(self, client, request, due, queue, lease, read, *rest)
-            wait.place = place
-            insert(queue.getters, wait)
-        self._begin(wait)
-        return wait
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        items: dict[int, tuple[Key, Item]] = {}
+        for (kind, *key), entry in entries.items():
+            if kind == "queue":
+                (name,) = key
+                self._limited += 1
+                self.queues[name] = Queue(name, entry.value)
+            elif kind == "item":
+                (number,) = key
+                queue, data, keys = entry.value
+                held = [tasks[serial] for serial in entry.holds]
+                items[number] = queue, self._items.recover(number, queue, data, keys, held)
+        for (kind, *key), entry in entries.items():
+            if kind == "handed":
+                client, lease = key
+                name, numbers = entry.value
+                handed = Handed(name, [items.pop(number)[1] for number in numbers])
+                handed.is_recovered = True
+                self.handed.setdefault(client, {})[lease] = handed
+        for _, (name, item) in sorted(items.items()):
+            self._queue(name).items.append(item)
 
     def check(self) -> None:
         assert not self._unserved
@@ -411,3 +416,7 @@ class Queues(Part, WaitOwner):
         for client, of_client in self.handed.items():
             assert of_client
             assert client in self.shared.clients, f"{client} has left, and still has items"
+
+
+def _given(items: Sequence[Item], queue: Queue | None) -> dict[str, Any]:
+    return {"items": [(item.data, item.keys) for item in items], "left": 0 if queue is None else len(queue.items)}

@@ -175,11 +175,6 @@ class Replication(_Moving):
     def left_in_words(self) -> str:
         return f"{len(self._todo) + self.carrying.outstanding(self):,} copies were to be made still"
 
-    def snapshot(self) -> Any:
-        tasks = dict.fromkeys([*self._todo, *(task for task, count in self._coming.items() if count)])
-        return [[task.key for task in tasks], [host.address for host in self._hosts], self._n, self.branching]
-
-
 class Rebalancing(_Moving):
     """Results that move from full stores to emptier ones."""
 
@@ -240,10 +235,6 @@ class Rebalancing(_Moving):
     def left_in_words(self) -> str:
         left = len(self._todo) + self.carrying.outstanding(self)
         return f"{self._objects:,} results have moved, and {left:,} were to move still"
-
-    def snapshot(self) -> Any:
-        return [None if self._keys is None else list(self._keys), [host.address for host in self._hosts]]
-
 
 class Replicas(Part, WaitOwner):
     """Answers `replicate` and `rebalance`.
@@ -407,25 +398,6 @@ class Replicas(Part, WaitOwner):
         self.carrying.withdraw(wait)
 
     # -- the rest
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        tasks = self.shared.life.generations.tasks
-        hosts = self.shared.hosts
-        moving: _Moving
-        if kind == Replication.kind:
-            keys, addresses, n, branching = data
-            its = [tasks[key] for key in keys if key in tasks]
-            there = [hosts[address] for address in addresses if address in hosts]
-            moving = Replication(self, client, request, due, its, there, n, branching)
-        elif kind == Rebalancing.kind:
-            keys, addresses = data
-            named = None if keys is None else [tasks[key] for key in keys if key in tasks]
-            there = [hosts[address] for address in addresses if address in hosts]
-            moving = Rebalancing(self, client, request, due, keys, there, self._moves(there, named))
-        else:
-            return None
-        self._begin(moving)
-        return moving
 
     def check(self) -> None:
         assert set(self._moving) == {wait for wait in self.shared.waits if isinstance(wait, _Moving)}

@@ -60,10 +60,6 @@ class Restart(Wait):
     def describe(self) -> str:
         return f"new processes of {len(self.left) + len(self.missing):,} workers"
 
-    def snapshot(self) -> Any:
-        return [[*self.left, *self.missing], self.is_of_all, self.awaits_successors, dict(self.statuses)]
-
-
 class Restarting(Part, WaitOwner):
     """Answers `restart` and `restart-workers`.
 
@@ -94,7 +90,9 @@ class Restarting(Part, WaitOwner):
         workers = [worker for worker in self._successors.there if worker.ending != "closed"]
         if self.shared.feed.is_heard:
             self.shared.feed.tell(Restarted())
-        self._cancel_all(client)
+        if not self.shared.replies.has_begun(client.id, request):  # else an earlier scheduler has
+            self._cancel_all(client)
+            self.shared.replies.begin(client.id, request)
         self._begin(client, request, timeout, workers, is_of_all=True, awaits_successors=wait_for_workers)
 
     def _restart_workers(
@@ -200,20 +198,6 @@ class Restarting(Part, WaitOwner):
         del self._restarts[wait]
 
     # -- the rest
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        if kind != Restart.kind:
-            return None
-        addresses, is_of_all, awaits_successors, statuses = data
-        restart = Restart(self, client, request, due, (), is_of_all=is_of_all, awaits_successors=awaits_successors)
-        there = self.shared.workers
-        restart.left = {a: None for a in addresses if a in there and there[a].ending}
-        restart.missing = {a: None for a in addresses if a not in there and a not in statuses}
-        restart.statuses = {**statuses, **{a: "OK" for a in addresses if a in there and not there[a].ending}}
-        self._restarts[restart] = None
-        self.shared.waits.begin(restart)
-        self.ask_to_follow_up()
-        return restart
 
     def check(self) -> None:
         assert set(self._restarts) == {wait for wait in self.shared.waits if isinstance(wait, Restart)}

@@ -27,9 +27,10 @@ Actors can't be moved (`actors`). So the retirement of a worker that has some, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.requests import RETIRE_WORKERS
 from holdfast.cluster.scheduler.parts.carrying import Carrying
 from holdfast.cluster.scheduler.parts.copies import Copies
@@ -41,7 +42,7 @@ from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import CloseNode, RemoveWorkers, TellNodes
-from holdfast.cluster.scheduler.tasks.model import Host, Worker
+from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
 from holdfast.cluster.scheduler.tasks.wording import some
 
 #: What runs gets so long to end, and all of it may take so long, if the client does not say.
@@ -97,11 +98,6 @@ class Retirement(Wait):
     def describe(self) -> str:
         return f"the end of {len(self.workers):,} workers, which are retired"
 
-    def snapshot(self) -> Any:
-        flags = [self.close_workers, self.close_hosts, self.awaits_end]
-        return [list(self.workers), *flags, self.until - (self.due or self.until), self.is_ending]
-
-
 class _Looks(Timed):
     """It is looked now and then whether the workers run something still: no part hears of the end of each run."""
 
@@ -150,6 +146,7 @@ class Retiring(Part, WaitOwner):
         self._emptied: dict[Host, Evacuation] = {}  # hosts that close when they have nothing unsaved
         self._closing: dict[Host, None] = {}  # those that were told to
         self._looks = _Looks(self)
+        self._recovered: list[str] = []  # hosts that an earlier scheduler was emptying
 
     # -- requests
 
@@ -270,6 +267,7 @@ class Retiring(Part, WaitOwner):
         """A host that was to go has a worker again."""
         evacuation = self._emptied.pop(host, None)
         if evacuation is not None:
+            self.note_gone(host.address)
             evacuation.stop()
         for retirement in self._retirements:
             retirement.evacuation.hosts.pop(host, None)
@@ -282,6 +280,8 @@ class Retiring(Part, WaitOwner):
         evacuation = self._emptied.pop(host, None)
         if evacuation is not None:
             evacuation.stop()
+        if evacuation is not None or host in self._closing:
+            self.note_gone(host.address)
         for retirement in self._retirements:
             retirement.evacuation.hosts.pop(host, None)
             if not retirement.evacuation.hosts:
@@ -348,7 +348,7 @@ class Retiring(Part, WaitOwner):
             if node in self.shared.hosts:
                 self.shared.instructions.put(RemoveWorkers(node, addresses))
         for host in retirement.evacuation.hosts:
-            self._emptied[host] = self._evacuation([host])
+            self._empty_soon(host)
         if not retirement.awaits_end:
             self.shared.waits.answer(retirement, retirement.described)
         else:
@@ -357,6 +357,10 @@ class Retiring(Part, WaitOwner):
     def _await_end(self, retirement: Retirement) -> None:
         if not self._workers_of(retirement) and not retirement.evacuation.hosts:
             self.shared.waits.answer(retirement, retirement.described)
+
+    def _empty_soon(self, host: Host) -> None:
+        self._emptied[host] = self._evacuation([host])
+        self.note(host.address, None)
 
     def _empty(self, host: Host) -> None:
         if host.workers:
@@ -376,6 +380,7 @@ class Retiring(Part, WaitOwner):
     def _stop_emptying(self, host: Host, evacuation: Evacuation) -> None:
         """Something has come into a store that goes, and can't be moved: the store stays."""
         del self._emptied[host]
+        self.note_gone(host.address)
         evacuation.stop()
         self._stay([host])
         for retirement in list(self._retirements):
@@ -413,34 +418,19 @@ class Retiring(Part, WaitOwner):
 
     # -- the rest
 
-    def snapshot(self) -> Any:
-        return [host.address for host in (*self._emptied, *self._closing)]
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        self._recovered = list(entries)
 
-    def restore(self, data: Any) -> None:
-        for address in data:
+    def recovered(self) -> None:
+        for address in self._recovered:
             host = self.shared.hosts.get(address)
-            if host is not None:
+            if host is None or host.workers:
+                self.note_gone(address)
+            else:
                 self._leave([host])
-                self._emptied[host] = self._evacuation([host])
+                self._empty_soon(host)
                 self.ask_to_follow_up()
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        if kind != Retirement.kind:
-            return None
-        workers, close_workers, close_hosts, awaits_end, until, _ = data
-        retirement = Retirement(
-            self,
-            client,
-            request,
-            due,
-            workers,
-            close_workers=close_workers,
-            close_hosts=close_hosts,
-            awaits_end=awaits_end,
-            until=due + until,
-        )
-        self._begin(retirement)
-        return retirement
+        self._recovered.clear()
 
     def check(self) -> None:
         assert set(self._retirements) == {wait for wait in self.shared.waits if isinstance(wait, Retirement)}

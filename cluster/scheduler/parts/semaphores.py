@@ -45,7 +45,7 @@ class Semaphores(LeasePart):
             if len(self.lines) >= MAX_SEMAPHORES:
                 text = f"there are {MAX_SEMAPHORES:,} semaphores, and no more may be: close some"
                 raise Refusal("RuntimeError", text)
-            line = self.lines[name] = Line(name, max_leases, is_open=True)
+            line = self.open_line(name, max_leases)
         elif line.size != max_leases:
             text = f"Inconsistent max leases: {max_leases}, expected: {line.size} (as the semaphore {name!r} has)"
             raise Refusal("ValueError", text)

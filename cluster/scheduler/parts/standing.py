@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.errands import STANDING, Errand
 from holdfast.cluster.protocol.requests import STAND, WITHDRAW
 from holdfast.cluster.scheduler.parts.errands import Errands, Outcome, Reporting
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.model import Worker
+from holdfast.cluster.scheduler.tasks.model import Task, Worker
 
 #: How many a client has at most.
 MAX_OF_CLIENT = 100
@@ -64,6 +65,7 @@ class Standing(Part):
         if name not in standing and len(standing) >= MAX_OF_CLIENT:
             raise Refusal("ValueError", f"this client has {MAX_OF_CLIENT} standing errands: withdraw some")
         self._of.setdefault(client.id, standing)[name] = _Standing(errand, arguments, undo)
+        self.note((client.id, name), (operation, dict(arguments), dict(undo)))
         self.answer(client, request, None)
 
     def _withdraw(self, client: Client, request: int, name: str) -> None:
@@ -72,6 +74,7 @@ class Standing(Part):
         if not standing:
             self._of.pop(client.id, None)
         if withdrawn is not None:
+            self.note_gone((client.id, name))
             self._undo(withdrawn)
         self.answer(client, request, None)
 
@@ -84,18 +87,13 @@ class Standing(Part):
                 self._errands.send(self._nobody, standing.errand, standing.arguments, [worker.address])
 
     def client_left(self, client: Client) -> None:
-        for standing in self._of.pop(client.id, {}).values():
+        for name, standing in self._of.pop(client.id, {}).items():
+            self.note_gone((client.id, name))
             self._undo(standing)
 
-    def snapshot(self) -> Any:
-        return [
-            [client, name, standing.errand.operation, dict(standing.arguments), dict(standing.undo)]
-            for client, of_client in self._of.items()
-            for name, standing in of_client.items()
-        ]
-
-    def restore(self, data: Any) -> None:
-        for client, name, operation, arguments, undo in data:
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        for (client, name), entry in entries.items():
+            operation, arguments, undo = entry.value
             self._of.setdefault(client, {})[name] = _Standing(_BY_NAME[operation], arguments, undo)
 
     def check(self) -> None:

@@ -268,21 +268,6 @@ class Topics(Part):
                 return
             yield found
 
-    def snapshot(self) -> Any:
-        return [
-            [name, topic.first, [list(event) for event in topic.events.values()]]
-            for name, topic in self.topics.items()
-            if topic.events
-        ]
-
-    def restore(self, data: Any) -> None:
-        for name, first, kept in data:
-            topic = self._topic(name)
-            topic.first = topic.next = first
-            for at, record, nbytes in kept:
-                topic.add(Logged(at, record, nbytes))
-            self.nbytes += topic.nbytes
-
     def check(self) -> None:
         assert self.nbytes == sum(topic.nbytes for topic in self.topics.values())
         assert self.nbytes <= MAX_NBYTES

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+from holdfast.cluster.journal import records
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.holding import Holding
@@ -18,17 +20,21 @@ LOGGED_LENGTH = 2_000
 class UnattendedTasks(Holder):
     """Holds tasks until they have ended. Nobody is told of a failure, so that is logged."""
 
-    __slots__ = ("_holding", "_instructions")
+    __slots__ = ("_holding", "_instructions", "_on_unheld")
 
     kind: ClassVar[str] = "fire-and-forget"
 
-    def __init__(self, holding: Holding, instructions: Instructions) -> None:
+    def __init__(self, holding: Holding, instructions: Instructions, on_unheld: Callable[[Task], None]) -> None:
         super().__init__(self.kind)
+        self._on_unheld = on_unheld
         self._holding = holding
         self._instructions = instructions
 
     def yields_to(self, client: Holder, *, force: bool) -> bool:
         return force
+
+    def unheld(self, task: Task) -> None:
+        self._on_unheld(task)
 
     def ended(self, task: Task) -> None:
         self._holding.unhold(self, task)
@@ -45,7 +51,9 @@ class Unattended(Part):
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
         self.events = {events.KeysUnattended: self._keep}
-        self._tasks = UnattendedTasks(shared.life.holding, shared.instructions)
+        self._tasks = UnattendedTasks(
+            shared.life.holding, shared.instructions, lambda task: self.note_gone(task.serial)
+        )
 
     def holders(self) -> Iterable[Holder]:
         return (self._tasks,)
@@ -57,15 +65,14 @@ class Unattended(Part):
             if task is None or task.state in ("memory", "erred"):
                 continue  # it has ended
             life.holding.hold(self._tasks, task)
+            if life.decisions.is_kept:
+                life.decisions.note(records.put(self.name, task.serial, None, [task.serial]))
             if task.state == "released":
                 life.activate(task)
 
-    def snapshot(self) -> Any:
-        return [task.key for task in self._tasks.holds]
-
-    def restore(self, data: Any) -> None:
-        for key in data:
-            self.shared.life.holding.hold(self._tasks, self.shared.life.generations.tasks[key])
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        for serial in entries:
+            self.shared.life.holding.hold(self._tasks, tasks[serial])
 
     def check(self) -> None:
         for task in self._tasks.holds:

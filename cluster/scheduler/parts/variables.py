@@ -16,17 +16,18 @@ is neither                     is forgotten
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.limits import MAX_VARIABLES, MAX_VARIABLES_NBYTES
 from holdfast.cluster.protocol.requests import DELETE_VARIABLE, END_READING, GET_VARIABLE, SET_VARIABLE
 from holdfast.cluster.protocol.shapes import key_weight
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import NO_END, Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription
-from holdfast.cluster.scheduler.tasks.names import Key, Payload, name_of
+from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Task
+from holdfast.cluster.scheduler.tasks.names import Key, Payload
 
 #: What a value takes beside its data and its keys.
 VALUE_NBYTES = 500
@@ -43,14 +44,17 @@ class Variable(Holder):
         How many there are.
     is_current
         Whether it is the value that the variable has.
+    number
+        Names it in the journal.
     """
 
-    __slots__ = ("data", "is_current", "keys", "nbytes", "readings")
+    __slots__ = ("data", "is_current", "keys", "nbytes", "number", "readings")
 
     kind: ClassVar[str] = "variable"
 
-    def __init__(self, name: Key, data: Payload, keys: Sequence[Key]) -> None:
+    def __init__(self, name: Key, data: Payload, keys: Sequence[Key], number: int) -> None:
         super().__init__(name)
+        self.number = number
         self.data = bytes(data)  # a view would keep the whole frame
         self.keys = keys
         self.readings = 0
@@ -76,10 +80,6 @@ class VariableWait(Wait):
 
     def describe(self) -> str:
         return f"a value of the variable {self.name!r:.200}"
-
-    def snapshot(self) -> Any:
-        return [self.name, self.lease]
-
 
 class Variables(Part, WaitOwner):
     """Keeps variables.
@@ -108,6 +108,8 @@ class Variables(Part, WaitOwner):
         self._waits: dict[Key, dict[VariableWait, None]] = {}
         self._by_lease: dict[tuple[str, int], VariableWait] = {}
         self._nbytes = 0
+        self._last_number = 0
+        self._recovered: set[tuple[str, int]] = set()  # readings that an earlier scheduler has begun; only asked for
 
     def holders(self) -> Iterable[Holder]:
         return self._values()
@@ -122,7 +124,7 @@ class Variables(Part, WaitOwner):
     # -- requests
 
     def _set(self, client: Client, request: int, name: Key, data: Payload, keys: Sequence[Key]) -> None:
-        value = Variable(name, data, keys)
+        value = Variable(name, data, keys, self._last_number + 1)
         if name not in self.current and len(self.current) >= MAX_VARIABLES:
             text = f"{MAX_VARIABLES:,} variables have a value, and no more may: delete some"
             raise Refusal("RuntimeError", text)
@@ -130,17 +132,22 @@ class Variables(Part, WaitOwner):
             text = f"the values of variables take {self._nbytes:,} bytes, and this one would be too much: delete some"
             raise Refusal("RuntimeError", text)
         self._replace(name)
+        self._last_number = value.number
         self._keep(value)
         for wait in list(self._waits.get(name, ())):
-            self.shared.waits.answer(wait, self._read(value, wait.client, wait.lease))
+            self.shared.waits.answer(wait, self._read(value, wait.client, wait.request, wait.lease))
         self.answer(client, request, None)
 
     def _get(self, client: Client, request: int, name: Key, lease: int, timeout: float | None = None) -> None:
-        if lease in self.readings.get(client.id, ()) or (client.id, lease) in self._by_lease:
+        value = self.readings.get(client.id, {}).get(lease)
+        if value is not None and (client.id, lease) in self._recovered:
+            self.answer(client, request, {"data": value.data, "keys": value.keys})
+            return
+        if value is not None or (client.id, lease) in self._by_lease:
             raise Refusal("ProtocolError", f"this client has a reading {lease} already")
         value = self.current.get(name)
         if value is not None:
-            self.answer(client, request, self._read(value, client.id, lease))
+            self.answer(client, request, self._read(value, client.id, request, lease))
         elif timeout is not None and timeout <= 0:
             raise Refusal("TimeoutError", f"the variable {name!r} has no value")
         else:
@@ -158,6 +165,7 @@ class Variables(Part, WaitOwner):
             self.expired(wait)  # an answer that nobody reads
         value = self.readings.get(client.id, {}).pop(lease, None)
         if value is not None:
+            self._note_end(client.id, lease)
             if not self.readings[client.id]:
                 del self.readings[client.id]
             self._is_read_no_more(value)
@@ -167,25 +175,39 @@ class Variables(Part, WaitOwner):
     def _keep(self, value: Variable) -> None:
         """A value has come. It holds its tasks, those that are still there."""
         self._nbytes += value.nbytes
-        if value.is_current:
-            self.current[value.id] = value
+        self.current[value.id] = value
         tasks = self.shared.life.generations.tasks
         for key in value.keys:
             task = tasks.get(key)
             if task is not None:
                 self.shared.life.holding.hold(value, task)
+        self._note(value)
+
+    def _note(self, value: Variable) -> None:
+        self.note(("value", value.number), (value.id, value.data, value.keys, value.is_current), value)
+
+    def _note_end(self, client: str, lease: int) -> None:
+        self._recovered.discard((client, lease))
+        self.note_gone(("reading", client, lease))
 
     def _replace(self, name: Key) -> None:
         value = self.current.pop(name, None)
         if value is not None:
             value.is_current = False
+            if value.readings:
+                self._note(value)
             self._forget_unneeded(value)
 
-    def _read(self, value: Variable, client: str, lease: int) -> dict[str, Any]:
+    def _read(self, value: Variable, client: str, request: int, lease: int) -> dict[str, Any]:
         if value.keys:
-            value.readings += 1
-            self.readings.setdefault(client, {})[lease] = value
+            self._begin_reading(value, client, lease)
+            self.note(("reading", client, lease), value.number)
+            self.shared.replies.leave_out(client, request)
         return {"data": value.data, "keys": value.keys}
+
+    def _begin_reading(self, value: Variable, client: str, lease: int) -> None:
+        value.readings += 1
+        self.readings.setdefault(client, {})[lease] = value
 
     def _is_read_no_more(self, value: Variable) -> None:
         value.readings -= 1
@@ -194,10 +216,12 @@ class Variables(Part, WaitOwner):
     def _forget_unneeded(self, value: Variable) -> None:
         if not value.readings and not value.is_current:
             self._nbytes -= value.nbytes
+            self.note_gone(("value", value.number))
             self.shared.life.holding.let_go(value)
 
     def client_left(self, client: Client) -> None:
-        for value in self.readings.pop(client.id, {}).values():
+        for lease, value in self.readings.pop(client.id, {}).items():
+            self._note_end(client.id, lease)
             self._is_read_no_more(value)
 
     # -- waits
@@ -221,31 +245,25 @@ class Variables(Part, WaitOwner):
 
     # -- the rest
 
-    def snapshot(self) -> Any:
-        readings: dict[Variable, list[Any]] = {}
-        for client, of_client in self.readings.items():
-            for lease, value in of_client.items():
-                readings.setdefault(value, []).append([client, lease])
-        return [
-            [value.id, value.data, list(value.keys), value.is_current, readings.get(value, [])]
-            for value in self._values()
-        ]
-
-    def restore(self, data: Any) -> None:
-        for name, blob, keys, is_current, readings in data:
-            value = Variable(name_of(name), blob, tuple(map(name_of, keys)))
-            value.is_current = is_current
-            self._keep(value)
-            for client, lease in readings:
-                self._read(value, client, lease)
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        if kind != VariableWait.kind:
-            return None
-        name, lease = data
-        wait = VariableWait(self, client, request, due, name_of(name), lease)
-        self._begin(wait)
-        return wait
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        values: dict[int, Variable] = {}
+        for (kind, *key), entry in entries.items():
+            if kind == "value":
+                (number,) = key
+                name, data, keys, is_current = entry.value
+                value = values[number] = Variable(name, data, keys, number)
+                value.is_current = is_current
+                if is_current:
+                    self.current[name] = value
+                self._nbytes += value.nbytes
+                self._last_number = max(self._last_number, number)
+                for serial in entry.holds:
+                    self.shared.life.holding.hold(value, tasks[serial])
+        for (kind, *key), entry in entries.items():
+            if kind == "reading":
+                client, lease = key
+                self._begin_reading(values[entry.value], client, lease)
+                self._recovered.add((client, lease))
 
     def check(self) -> None:
         for name, value in self.current.items():

@@ -105,11 +105,6 @@ class Wait(Timed):
         """What the client waits for, for people."""
         return self.kind
 
-    def snapshot(self) -> Any:
-        """What it waits for, as plain data that its part can make of it a wait again (`Part.resume`)."""
-        return None
-
-
 class Waits:
     """The requests that wait.
 
@@ -179,10 +174,6 @@ class Waits:
         """The client is gone, and no answer would reach it."""
         for wait in self.of(client):
             self.end(wait)
-
-    def snapshot(self, now: float) -> list[list[Any]]:
-        """Plain data, from which `Part.resume` makes the waits anew: kind, client, request, seconds left, the rest."""
-        return [[wait.kind, wait.client, wait.request, wait.seconds_left(now), wait.snapshot()] for wait in self]
 
     def check(self) -> None:
         """Check that no wait has ended, or would be forgotten: for validation."""

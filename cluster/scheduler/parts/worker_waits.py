@@ -30,10 +30,6 @@ class WorkersWait(Wait):
     def describe(self) -> str:
         return f"{self.n:,} workers"
 
-    def snapshot(self) -> Any:
-        return [self.n, self.seconds]
-
-
 class WorkerWaits(Part, WaitOwner):
     """Answers `wait-for-workers`.
 
@@ -83,14 +79,6 @@ class WorkerWaits(Part, WaitOwner):
     def forget(self, wait: Wait) -> None:
         assert isinstance(wait, WorkersWait)
         del self._waits[wait]
-
-    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
-        if kind != WorkersWait.kind:
-            return None
-        n, seconds = data
-        wait = WorkersWait(self, client, request, due, n, seconds)
-        self._begin(wait)
-        return wait
 
     def check(self) -> None:
         assert set(self._waits) == {wait for wait in self.shared.waits if isinstance(wait, WorkersWait)}

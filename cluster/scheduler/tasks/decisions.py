@@ -44,6 +44,11 @@ class Decisions:
                 self._close()
             self._noted.append(record)
 
+    @property
+    def has_some(self) -> bool:
+        """Whether something was noted since `take`."""
+        return bool(self._noted or self._held)
+
     def hold(self, client: str, serial: int) -> None:
         """A client holds a task. Only where a journal is kept."""
         if not self._is_hold or client != self._client:

@@ -402,6 +402,13 @@ class Requested(NamedTuple):
     arguments: dict[str, Any]
 
 
+class RepliesHeard(NamedTuple):
+    """A client knows the replies to these requests, and will not pose them to another scheduler."""
+
+    client: str
+    requests: Sequence[int]
+
+
 class TimePassed(NamedTuple):
     """Nothing happened but the clock; due when `SchedulerState.next_deadline` is reached."""
 
@@ -463,5 +470,6 @@ Event: TypeAlias = (
     | CallsDone
     | CallsMissing
     | Requested
+    | RepliesHeard
     | TimePassed
 )

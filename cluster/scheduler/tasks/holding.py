@@ -60,8 +60,11 @@ class Holding:
         """Give up a hold (6, 8); no error if there is none."""
         if holder in task.holders:
             holder.holds.remove(task)
-            if self._decisions.is_kept and type(holder) is Client:
-                self._decisions.unhold(holder.id, task.serial)
+            if self._decisions.is_kept:
+                if type(holder) is Client:
+                    self._decisions.unhold(holder.id, task.serial)
+                else:
+                    holder.unheld(task)
             self._lose_holder(task, holder)
 
     def _lose_holder(self, task: Task, holder: Holder) -> None:

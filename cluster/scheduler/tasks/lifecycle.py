@@ -99,7 +99,7 @@ class Lifecycle:
         self.decisions = decisions or Decisions()
         self.last_serial = 0
         self.generations = Generations()
-        self.results = Results(instructions)
+        self.results = Results(instructions, self.decisions)
         self.holding = Holding(instructions, self.decisions)
         self.errors = StoredErrors(instructions, self.results.table, self.decisions, self.holding)
         self.unrunnable: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"

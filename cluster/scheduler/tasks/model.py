@@ -510,6 +510,9 @@ class Holder:
         if self.watch is not None:
             self.watch()
 
+    def unheld(self, task: Task) -> None:
+        """It holds a task no longer, and is not gone. Called of all but clients, where a journal is kept."""
+
     def describe(self) -> HolderDescription:
         """What it is called."""
         return HolderDescription(self.kind, str(self.id))

@@ -5,7 +5,9 @@ All that is here keeps invariant 4 of `lifecycle`; whatever forgets a result is 
 
 from __future__ import annotations
 
+from holdfast.cluster.journal import records
 from holdfast.cluster.protocol.durable_copies import DurableCopy
+from holdfast.cluster.scheduler.tasks.decisions import Decisions
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DiscardResults, Instructions
 from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
 from holdfast.cluster.scheduler.tasks.names import ObjectId, Payload
@@ -19,6 +21,8 @@ class Results:
     ----------
     instructions
         Where instructions go.
+    decisions
+        Takes what is to be in the journal.
 
     Attributes
     ----------
@@ -28,10 +32,11 @@ class Results:
         Where the objects of tasks lie as files, of those that do (`parts/durable.py`).
     """
 
-    __slots__ = ("_instructions", "durable", "table")
+    __slots__ = ("_decisions", "_instructions", "durable", "table")
 
-    def __init__(self, instructions: Instructions) -> None:
+    def __init__(self, instructions: Instructions, decisions: Decisions) -> None:
         self._instructions = instructions
+        self._decisions = decisions
         self.table: PartitionedDict[ObjectId, Task] = PartitionedDict()
         self.durable: dict[Task, DurableCopy] = {}
 
@@ -58,6 +63,16 @@ class Results:
             host.objects.add(task)
             host.nbytes += nbytes
         return True
+
+    def lies_in_file(self, task: Task, copy: DurableCopy, object_id: ObjectId, nbytes: int, type_name: str) -> None:
+        """The object of a task, which is there or comes now, lies as a file as well."""
+        self.durable[task] = copy
+        self._decisions.note(records.put_of("files", task.serial, (tuple(copy), object_id, nbytes, type_name)))
+
+    def lies_in_no_file(self, task: Task) -> None:
+        """The object of a task lies in no file any more; no error if it did not."""
+        if self.durable.pop(task, None) is not None:
+            self._decisions.note(records.remove_of("files", task.serial))
 
     def add_copy(self, task: Task, host: Host) -> None:
         """A host has the object as well."""
@@ -116,7 +131,7 @@ class Results:
         assert task.object_id is not None
         del self.table[task.object_id]
         if self.durable:
-            self.durable.pop(task, None)
+            self.lies_in_no_file(task)
         task.object_id = None
         task.inline = None
         task.maker = None
