@@ -75,8 +75,8 @@ def data(origin: Origin, objects: Sequence[tuple[Any, Serial, bytes, int, str, A
     return (DATA, origin, objects)
 
 
-def joined(client: str, name: str, about: dict[str, Any], worker: str | None) -> Record:
-    """A client has come; the worker is the one whose tasks share it."""
+def joined(client: str, name: str, about: dict[str, Any], worker: tuple[str, int | None] | None) -> Record:
+    """A client has come; the worker is the one whose tasks share it: its address, and which process it is."""
     return (JOINED, client, name, about, worker)
 
 

@@ -71,7 +71,7 @@ class Client:
 
     __slots__ = ("about", "entries", "holds", "name", "worker")
 
-    def __init__(self, name: str, about: dict[str, Any], worker: str | None) -> None:
+    def __init__(self, name: str, about: dict[str, Any], worker: tuple[str, int | None] | None) -> None:
         self.name = name
         self.about = about
         self.worker = worker
@@ -186,7 +186,7 @@ class Tables:
 
     # -- clients
 
-    def _joined(self, client: str, name: str, about: dict[str, Any], worker: str | None) -> None:
+    def _joined(self, client: str, name: str, about: dict[str, Any], worker: tuple[str, int | None] | None) -> None:
         self.clients[client] = Client(name, about, worker)
 
     def _hold(self, client: str, ranges: Sequence[int]) -> None:

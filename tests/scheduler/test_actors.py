@@ -251,30 +251,6 @@ def test_a_worker_that_has_actors_is_not_among_those_to_be_closed(cluster):
     assert closed != cluster.worker_of(actor)
 
 
-def test_what_is_known_of_actors_is_the_same_after_a_way_through_plain_data(cluster):
-    def made():
-        other = ActorCluster(hosts=1, workers=2)
-        for name in "ab":
-            other.add_client(name)
-        actor = other.make("a", "counter")
-        other.submit("a", {"x": []})
-        return other, actor
-
-    cluster, actor = made()
-    cluster.call("b", actor)
-    cluster.call("a", actor, ["x"])
-    written = cluster.state.actors.snapshot()
-    again, same = made()
-    assert same == actor
-    again.state.actors.let_go(again.state.life.holding.contents.pop(again.state.tasks["counter"]))
-    again.state.actors.restore(written)
-    assert again.state.actors.snapshot() == written
-    again.handle(events.TimePassed())
-    again.actors[again.state.actors._actors[actor].worker.address].add(actor)
-    again.finish("x")
-    assert len(again.waiting(actor)) == 1
-
-
 class History:
     """What happens to actors, by chance."""
 

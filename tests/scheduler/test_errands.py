@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from scheduler_harness import LARGE, Cluster
 
@@ -222,17 +220,3 @@ def test_so_is_how_many_one_client_waits_for(cluster, monkeypatch):
         ask(cluster, names=[workers(cluster)[0]])
     refused = ask(cluster)
     assert cluster.answer_of("client", refused).value[0] == "RuntimeError"
-
-
-def test_another_scheduler_says_that_it_does_not_know_what_has_become_of_them(cluster):
-    ask(cluster)
-    ((kind, client, request, seconds, data),) = json.loads(json.dumps(cluster.state.waits.snapshot(0.0)))
-    again = Cluster(hosts=2, workers=2)
-    again.add_client("client")
-    again.open[client, request] = None
-    (part,) = [part for part in again.state.parts if part.name == "errands"]
-    assert part.resume("nothing", client, request, seconds, data) is None
-    assert part.resume(kind, client, request, seconds, data) is not None
-    again.handle(events.TimePassed())
-    assert len(again.outcomes["client", request]) == 4
-    assert {outcome["error"][0] for outcome in again.outcomes["client", request].values()} == {"ConnectError"}

@@ -74,15 +74,3 @@ def test_there_is_a_limit_that_is_told(cluster, monkeypatch):
     cluster.submit("client", {"a": []})
     expect(cluster, "c")
     assert cluster.clients["other"]["c"] == "pending"
-
-
-def test_it_can_be_written_down_and_taken_up_again(cluster):
-    expect(cluster, "x", "y")
-    expect(cluster, "x", client="client")
-    written = cluster.state.expectations.snapshot()
-    again = Cluster(1, 1)
-    again.add_client()
-    again.add_client("other")
-    again.state.expectations.restore(written)
-    again.state.check()
-    assert again.state.expectations.snapshot() == written

@@ -376,23 +376,6 @@ def test_ended_runs_leave_no_deadline(cluster):
     assert not cluster.state.life.run_timeouts
 
 
-def test_what_is_known_can_be_written_down_and_taken_up_again(cluster):
-    submit_limited(cluster, {"x": [], "y": []})
-    begin(cluster, "x", "y")
-    cluster.block("y")
-    pass_time(cluster, 4)
-    cluster.handle(events.KeysCancelled(CLIENT, ["x"], False, 3))
-    pass_time(cluster, LIMIT - 4)
-    part = part_of(cluster)
-    assert [clock.is_over for clocks in part._clocks.values() for clock in clocks.of_runs.values()] == [True, False]
-    copy = Kills(cluster.state._shared, cluster.state.revocation)
-    copy.restore(part.snapshot())
-    assert copy.snapshot() == part.snapshot()
-    (worker,) = copy._kills
-    assert worker.address == cluster.running["x"]
-    copy.check()
-
-
 # -- by chance
 
 

@@ -193,29 +193,3 @@ def test_holders_say_what_they_are():
     assert [holder.describe() for holder in holders] == [("client", "a"), ("object", "'outer'"), ("dataset", "'data'")]
     assert [holder.hears for holder in holders] == [True, False, False]
     assert [type(holder) for holder in holders][:2] == [Client, Contents]
-
-
-def test_datasets_are_the_same_after_a_way_through_plain_data():
-    cluster = Cluster(hosts=2, workers=1)
-    cluster.add_client()
-    cluster.scatter("client", "data", HOST)
-    cluster.submit("client", {"x": ["data"]})
-    cluster.finish("x")
-    cluster.publish("client", 1, "set", ["x"], data=b"recipe")
-    cluster.bring_copies()
-    written = cluster.state.datasets.snapshot()
-    assert written == [["set", b"recipe", "client", 0.0, [["x", "x"]], {}, 1, None]]
-
-    again = Cluster(hosts=2, workers=1)
-    again.add_client()
-    again.scatter("client", "data", HOST)
-    again.submit("client", {"x": ["data"]})
-    again.finish("x")
-    again.state.datasets.restore(written)
-    again.handle(events.TimePassed())
-    again.release("client", "x", "data")
-    assert again.state.datasets.snapshot() == written
-    assert again.copying, "its data is to have a second copy"
-    again.bring_copies()
-    again.get_dataset("client", 2, "set")
-    assert again.answer_of("client", 2).value == {"data": b"recipe", "keys": ["x", "data"], "about": {}}

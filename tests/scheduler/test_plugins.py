@@ -193,24 +193,6 @@ def test_its_data_is_held_and_copied_and_goes_with_it(cluster):
     assert object_id not in cluster.stores[HOST]
 
 
-def test_all_of_it_is_plain_data_and_comes_back(cluster):
-    cluster.scatter("client", "data", HOST, inline=b"small")
-    register(cluster, keys=["data"])
-    register(cluster, "two")
-    answer(cluster)
-    (part,) = [part for part in cluster.state.parts if part.name == "plugins"]
-    kept = part.snapshot()
-    assert kept == [["worker", "one", b"pickle", ["data"]], ["worker", "two", b"pickle", []]]
-    again = Cluster(hosts=1)
-    again.add_client("client")
-    again.scatter("client", "data", HOST, inline=b"small")
-    (other,) = [part for part in again.state.parts if part.name == "plugins"]
-    other.restore(kept)
-    assert other.snapshot() == kept
-    again.add_worker(HOST)
-    assert names(again.errands[0]) == ["one", "two"]
-
-
 def in_places(nthreads=1):
     """A host that keeps one worker, and a client."""
     cluster = Cluster()

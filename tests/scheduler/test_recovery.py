@@ -4,121 +4,15 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import Any
 
 import msgpack
 import pytest
 
 from holdfast.cluster.journal import records
-from holdfast.cluster.journal.tables import Tables
 from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.decisions import Decisions
-from tests.support.scheduler_harness import Cluster
-
-
-class Journalled(Cluster):
-    """A cluster whose scheduler keeps a journal, and may be replaced by another one."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self.journal: list[bytes] = []
-        self.epoch = 1
-        self.options = options
-        super().__init__(*arguments, decisions=Decisions(True), **options)
-
-    def handle(self, event: events.Event) -> list[Any]:
-        try:
-            return super().handle(event)
-        finally:
-            if batch := self.state.decisions.take():
-                self.journal.append(msgpack.packb(batch, unicode_errors="surrogatepass"))
-
-    def restart(self, *, lost_hosts: Any = (), lost_workers: Any = (), is_damaged: bool = False) -> None:
-        """The scheduler dies, and another one takes its place; hosts and workers come back to it, but for these."""
-        before = self.state
-        serials = {object_id: task.serial for object_id, task in _results(before).items()}
-        small = {object_id: task.inline for object_id, task in _results(before).items() if task.inline is not None}
-        workers = {worker.address: worker for worker in before.workers.values()}
-        dropped = self._drop_what_was_told()
-        self.state = CheckedState(patience_seconds=0.0, decisions=Decisions(True))
-        self.epoch += 1
-        self.state.recover(self.tables(), self.epoch, is_damaged=is_damaged)
-        self.open.clear()
-        for address in [host for host in self.stores if host in before.hosts]:
-            if address in lost_hosts:
-                self._forget_host(address)
-                continue
-            self.handle(events.HostJoined(address, before.hosts[address].description))
-            objects = [
-                {
-                    "id": object_id,
-                    "nbytes": self.nbytes.get(object_id, 10),
-                    "type": "bytes",
-                    "label": serials.get(object_id),
-                    "owner": None,
-                }
-                for object_id in sorted(self.stores[address])
-                if object_id not in small
-            ]
-            self.handle(events.ObjectsReported(address, objects))
-            self.handle(events.HostReady(address))
-        for address, worker in workers.items():
-            if worker.host.address in lost_hosts or address in lost_workers:
-                self.runs.pop(address, None), self.dropped.pop(address, None)
-                continue
-            name = address.rpartition(":")[2]
-            self.handle(
-                events.WorkerJoined(
-                    address, name, worker.host.address, worker.nthreads, worker.resources, worker.incarnation
-                )
-            )
-            kept = [
-                (serials[object_id], object_id, len(inline), "bytes", inline)
-                for object_id, inline in small.items()
-                if object_id in self.stores[worker.host.address]
-            ]
-            runs = [(run_id, _serial_of(before, run_id)) for run_id in self.runs[address]]
-            self.handle(events.RunsKept(address, runs, kept))
-        self.handle(events.Recovered())
-        self.catch_up()
-        for address, run_id in dropped:
-            if address in self.runs:
-                self._miss_those_behind(address, run_id)
-
-    def _drop_what_was_told(self) -> list[tuple[str, int]]:
-        """Workers and nodes have done what they were told, and nobody hears their answers."""
-        self.asked.clear()
-        self.told.clear()
-        dropped = []
-        for address, run_ids in self.dropped.items():
-            told = [run_id for run_id in run_ids if run_id not in self.begun and run_id in self.runs[address]]
-            dropped += [(address, run_id) for run_id in told]
-            for run_id in told:
-                del self.runs[address][run_id]
-            run_ids.clear()
-        return dropped
-
-    def tables(self) -> Tables:
-        """What the journal says."""
-        tables = Tables()
-        for batch in self.journal:
-            tables.apply(msgpack.unpackb(batch, use_list=False, strict_map_key=False, unicode_errors="surrogatepass"))
-        tables.sweep()
-        return tables
-
-
-def _results(state: CheckedState) -> dict[bytes, Any]:
-    return {task.object_id: task for task in state.tasks.values() if task.object_id is not None} | {
-        task.object_id: task for task in state.life.generations.earlier if task.object_id is not None
-    }
-
-
-def _serial_of(state: CheckedState, run_id: int) -> int:
-    for worker in state.workers.values():
-        if run_id in worker.runs:
-            task = worker.runs[run_id].task
-            return 0 if task is None else task.serial
-    return 0
+from tests.support.journalled import Journalled
 
 
 @pytest.fixture

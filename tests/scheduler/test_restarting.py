@@ -167,18 +167,6 @@ def test_one_that_is_being_retired_is_restarted_and_its_successor_goes_as_well(c
     assert worker not in cluster.state.workers
 
 
-def test_a_wait_can_be_taken_up_again(cluster):
-    cluster.request("client", 7, requests.RESTART())
-    ((kind, client, request, seconds, data),) = cluster.state.waits.snapshot(cluster.now)
-    again = Cluster(hosts=2, workers=2)
-    again.add_client("client")
-    part = next(part for part in again.state.parts if part.name == "restarting")
-    again.open["client", request] = None
-    wait = part.resume(kind, client, request, seconds, data)
-    again.handle(events.TimePassed())
-    assert wait not in list(again.state.waits), "all of them are there"
-
-
 def test_workers_that_are_scaled_away_meanwhile_are_not_waited_for():
     cluster = Cluster(hosts=0, workers=0)
     cluster.add_client("client")

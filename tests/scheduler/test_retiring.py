@@ -487,19 +487,6 @@ def test_what_is_released_meanwhile_is_not_waited_for(cluster):
     assert not any(cluster.stores.values())
 
 
-def test_a_wait_can_be_taken_up_again(cluster):
-    worker = workers_of(cluster, ONE)[0]
-    cluster.submit("client", {"x": []}, workers=[worker])
-    retire(cluster, worker)
-    ((kind, client, request, seconds, data),) = cluster.state.waits.snapshot(cluster.now)
-    again = Cluster(hosts=2, workers=2)
-    again.add_client("client")
-    part = next(part for part in again.state.parts if part.name == "retiring")
-    data[0] = workers_of(again, ONE)[:1]
-    wait = part.resume(kind, client, request, seconds, data)
-    assert wait in list(again.state.waits)
-
-
 class TestWorkersToClose:
     def chosen(self, cluster, **options):
         number = cluster.new_number()

@@ -8,7 +8,6 @@ from scheduler_harness import Cluster
 from holdfast.cluster.protocol import requests
 from holdfast.cluster.protocol.errands import FORWARD_LOGS, RECORD_TASKS
 from holdfast.cluster.scheduler.parts import standing
-from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.instructions import SendErrand
 
 HOST = "tcp://host0:1"
@@ -87,16 +86,3 @@ def test_what_can_not_stand_is_refused(cluster, monkeypatch):
     assert cluster.stand(undo={}).value[0] == "ProtocolError"
     monkeypatch.setattr(standing, "MAX_OF_CLIENT", 2)
     assert [cluster.stand(name).ok for name in "abca"] == [True, True, False, True]
-
-
-def test_it_is_the_same_after_a_way_through_plain_data(cluster):
-    cluster.stand()
-    (part,) = [each for each in cluster.state.parts if each.name == "standing"]
-    again = Errands(hosts=1)
-    again.add_client()
-    (other,) = [each for each in again.state.parts if each.name == "standing"]
-    other.restore(part.snapshot())
-    again.handle(events.TimePassed())
-    assert other.snapshot() == part.snapshot()
-    worker = again.add_worker(HOST)
-    assert again.take() == [(worker, "record-tasks", ON)]

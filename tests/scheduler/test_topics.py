@@ -177,21 +177,6 @@ def test_what_is_no_record_is_refused_and_logged_nowhere(cluster):
     assert cluster.kept("t") == []
 
 
-def test_events_and_metadata_are_the_same_after_a_way_through_plain_data(cluster):
-    cluster.log("t", 1, {"a": [2]}, "three")
-    cluster.ask(requests.SET_METADATA(path=["x", "y"], record=record_of({"z": {}, "w": [1]})))
-    again = Hearing()
-    again.state.topics.restore(cluster.state.topics.snapshot())
-    again.state.metadata.restore(cluster.state.metadata.snapshot())
-    again.handle(events.TimePassed())
-    assert again.state.topics.snapshot() == cluster.state.topics.snapshot()
-    assert again.state.metadata.snapshot() == cluster.state.metadata.snapshot()
-    assert again.kept("t") == [1, {"a": [2]}, "three"]
-    again.add_client()
-    again.log("t", 4)
-    assert again.kept("t")[-1] == 4
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_comes_a_subscriber_hears_all_that_it_has_not_missed_in_order(seed):
     chance = random.Random(seed)

@@ -88,17 +88,3 @@ def test_they_survive_the_loss_of_their_worker(cluster):
     cluster.add_worker("tcp://host0:1")
     cluster.finish("x")
     assert not cluster.state.tasks
-
-
-def test_they_can_be_written_down(cluster):
-    cluster.submit("client", {"x": [], "y": []})
-    leave(cluster, "x", "y")
-    (part,) = [part for part in cluster.state.parts if part.name == "unattended"]
-    written = part.snapshot()
-    again = Cluster(1, 1)
-    again.add_client()
-    again.submit("client", {"x": [], "y": []})
-    (part,) = [part for part in again.state.parts if part.name == "unattended"]
-    part.restore(written)
-    again.state.check()
-    assert part.snapshot() == written == ["x", "y"]

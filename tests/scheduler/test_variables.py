@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgpack
 import pytest
 from scheduler_harness import Cluster
 
@@ -132,29 +131,3 @@ def test_there_may_be_so_much(cluster, monkeypatch):
     put(cluster, "a", 4, "x" * 2000)
     assert answer(cluster, "a", 4) == "RuntimeError"
     assert get(cluster, "a", 5) == "y"
-
-
-def test_another_scheduler_goes_on_with_them(cluster):
-    cluster.scatter("a", "data", HOST)
-    put(cluster, "a", 1, "x", "data")
-    get(cluster, "b", 2)
-    put(cluster, "a", 3, "y")
-    cluster.request("c", 4, requests.GET_VARIABLE(name=("w", 1), lease=9))
-    written = [variables_of(cluster).snapshot(), cluster.state.waits.snapshot(0.0)]
-    kept, waits = msgpack.unpackb(msgpack.packb(written))
-    other = Cluster(hosts=1, workers=1)
-    for name in ("a", "b", "c"):
-        other.add_client(name)
-    other.scatter("a", "data", HOST)
-    part = variables_of(other)
-    part.restore(kept)
-    ((kind, client, request, due, data),) = waits
-    other.open[client, request] = None
-    assert part.resume(kind, client, request, due, data) is not None
-    other.release("a", "data")
-    assert holders(other, "data") == [("variable", "'v'")]
-    other.tell("b", requests.END_READING(lease=2))
-    assert not other.state.tasks
-    assert get(other, "a", 10) == "y"
-    other.request("a", 11, requests.SET_VARIABLE(name=("w", 1), data=b"z", keys=()))
-    assert got(other, "c", 4) == "z"

@@ -39,6 +39,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.journal.tables import Tables
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.scheduler.machine.clients import Clients
@@ -46,7 +47,7 @@ from holdfast.cluster.scheduler.machine.hosts import Hosts
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.orders import Orders
-from holdfast.cluster.scheduler.machine.recovery import Recovery
+from holdfast.cluster.scheduler.machine.recovery import OF_RUNS, Recovery
 from holdfast.cluster.scheduler.machine.runs import Runs
 from holdfast.cluster.scheduler.machine.timeouts import Awaited, NoWorkerTimeout
 from holdfast.cluster.scheduler.machine.workers import Workers
@@ -96,7 +97,14 @@ from holdfast.cluster.scheduler.tasks.decisions import Decisions
 from holdfast.cluster.scheduler.tasks.feed import Submitted
 from holdfast.cluster.scheduler.tasks.functions import Functions
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.instructions import Instruction, Instructions
+from holdfast.cluster.scheduler.tasks.instructions import (
+    DiscardResults,
+    Disconnect,
+    DropRuns,
+    Instruction,
+    Instructions,
+    Log,
+)
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.lost import PATIENCE_SECONDS
 from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
@@ -110,8 +118,8 @@ NO_WORKER_TIMEOUT_SECONDS = 30.0
 MAX_FAILURES = 3
 #: What follows from an event is seen to in pieces of so many tasks: some milliseconds.
 FOLLOW_UP_LIMIT = 2_000
-#: The runs of a scheduler have numbers from its epoch times two to the power of this on.
-EPOCH_SHIFT = 40
+#: What a scheduler numbers has numbers from its epoch times two to the power of this on: runs, calls and errands.
+NUMBER_SHIFT = 40
 #: After a failure in what follows from earlier events, the rest of it is tried that much later.
 FAILURE_PAUSE_SECONDS = 1.0
 
@@ -227,7 +235,7 @@ class SchedulerState:
         self.carrying = Carrying(shared, self.copies)
         kills = Kills(shared, self.revocation)
         successors = Successors(shared, kills, self.revocation)
-        errands = Errands(shared, successors)
+        errands = self._errands = Errands(shared, successors)
         places = Places(shared, errands, host_id=host_id)
         self.durable = Durable(shared, errands, places, self.copies, process=process)
         self.datasets = Datasets(
@@ -272,7 +280,9 @@ class SchedulerState:
             Variables(shared),
         )
         self.objects = Objects(shared, self.copies, self.carrying, self.revocation)
-        clients = Clients(shared, self.parts, self.unrunnable, self.objects)
+        clients = self._client_events = Clients(
+            shared, self.parts, self.unrunnable, self.objects, self.actors, self.expectations
+        )
         self._worker_events = Workers(
             shared,
             self.parts,
@@ -303,8 +313,10 @@ class SchedulerState:
             Runs(shared, self.revocation, self.lending, missing, kills, self.copies).events,
             *(part.events for part in self.parts),
         )
+        self._of_runs = {event: self._handlers[event] for event in OF_RUNS}
         self._answers = table_of_requests(self.parts)
         self.recovery: Recovery | None = None
+        self._asked_again = False  # whether there was an earlier scheduler, and clients may ask what they asked that
         self._on_failure = on_failure
         self._not_before = float("-inf")  # when something may be due again, after a failure
 
@@ -388,21 +400,48 @@ class SchedulerState:
         is_damaged
             Whether the journal may have lost something.
         """
-        self.life.number_runs_from(epoch << EPOCH_SHIFT)
-        self.recovery = Recovery(self._shared, self.objects, self.parts, tables, is_damaged=is_damaged)
+        first = epoch << NUMBER_SHIFT
+        self._asked_again = True
+        self.life.number_runs_from(first)
+        self.actors.number_from(first)
+        self._errands.number_from(first)
+        self.recovery = Recovery(
+            self._shared,
+            self.objects,
+            self._client_events,
+            self.actors,
+            self.parts,
+            tables,
+            is_damaged=is_damaged,
+        )
         self.objects.on_reported = self.recovery.reported
+        self._handlers.update(dict.fromkeys(OF_RUNS, self.recovery.said))
 
     def _runs_kept(self, event: events.RunsKept) -> None:
         worker = self.workers.get(event.worker)
-        if worker is not None and self.recovery is not None:
-            self.recovery.runs(worker, event.runs)
-            self.recovery.kept(worker, event.results)
+        if worker is None:
+            return
+        if self.recovery is not None:
+            self.recovery.kept(worker, event.runs, event.results)
+        else:  # it has come too late
+            for run_id, *_ in event.runs:
+                self.instructions.add(DropRuns, worker.address, run_id)
+            for _, object_id, *_ in event.results:
+                self.instructions.add(DiscardResults, worker.address, object_id)
 
     def _recovered(self, event: events.Recovered) -> None:
         recovery, self.recovery = self.recovery, None
-        if recovery is not None:
-            self.objects.on_reported = None
-            recovery.conclude()
+        if recovery is None:
+            return
+        self.objects.on_reported = None
+        self._handlers.update(self._of_runs)
+        recovery.conclude()
+        for said in recovery.later:
+            try:
+                self._handlers[type(said)](said)
+            except ProtocolError as error:
+                self.instructions.put(Log(f"{said.worker} said before its scheduler was back what can't be: {error}"))
+                self.instructions.put(Disconnect(said.worker))
 
     # -- what follows
 
@@ -455,17 +494,23 @@ class SchedulerState:
     # -- requests
 
     def _requested(self, event: events.Requested) -> None:
-        given = self._shared.replies.get(event.client, event.request)
-        if given is not None:  # by an earlier scheduler
-            self.instructions.reply(event.client, event.request, *given)
+        if self._asked_again and self._was_asked(event.client, event.request):
             return
         try:
             self._answers[event.operation](self.clients[event.client], event.request, **event.arguments)
         except Refusal as refusal:
             self.instructions.reply(event.client, event.request, False, [refusal.error, refusal.text])
 
+    def _was_asked(self, client: str, request: int) -> bool:
+        """Whether a request has its answer from an earlier scheduler, or was posed to this one already."""
+        given = self._shared.replies.get(client, request)
+        if given is not None:
+            self.instructions.reply(client, request, *given)
+        return given is not None or self.waits.has(client, request)
+
     def _replies_heard(self, event: events.RepliesHeard) -> None:
         self._shared.replies.heard(event.client, event.requests)
+        self.actors.heard(event.client, event.calls)
 
     # -- for validation
 

@@ -29,23 +29,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from holdfast.cluster.journal import records
+from holdfast.cluster.journal.tables import Client as ClientEntry
 from holdfast.cluster.journal.tables import Specification, Tables
 from holdfast.cluster.protocol.durable_copies import DurableCopy
+from holdfast.cluster.scheduler.machine.clients import Clients
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.submit_options import NO_OPTIONS, SubmitOptions
+from holdfast.cluster.scheduler.parts.actors import Actors
 from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.functions import Function
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DropRuns
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DiscardResults, DropActors, DropRuns
 from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.names import ObjectId, Payload
 from holdfast.cluster.scheduler.tasks.origins import Origin
+
+#: What workers say about runs.
+OF_RUNS: tuple[type, ...] = (
+    events.TasksFinished,
+    events.TasksErred,
+    events.DependenciesMissing,
+    events.RunsRescheduled,
+    events.RunsDropped,
+    events.RunsBegun,
+    events.RunsBlocked,
+    events.ResourcesReclaimed,
+    events.RunsReturned,
+    events.RevocationConfirmed,
+    events.ActorsMade,
+    events.CallsDone,
+    events.CallsMissing,
+)
 
 
 class _Result:
     """The result of a task, as hosts and workers have said it."""
 
-    __slots__ = ("file", "hosts", "inline", "nbytes", "object_id", "type_name")
+    __slots__ = ("file", "hosts", "inline", "maker", "nbytes", "object_id", "type_name")
 
     def __init__(self, object_id: ObjectId, nbytes: int, type_name: str, inline: Payload | None) -> None:
         self.object_id = object_id
@@ -53,6 +74,7 @@ class _Result:
         self.type_name = type_name
         self.inline = inline
         self.hosts: dict[Host, None] = {}
+        self.maker: Worker | None = None  # of a small one, which it may keep for itself at first
         self.file: DurableCopy | None = None  # where it lies as a file
 
 
@@ -65,6 +87,10 @@ class Recovery:
         Its tables, which are empty.
     objects
         Knows what clients have put into stores and not told of.
+    clients
+        Lets those go whose workers are not back.
+    actors
+        Learns which actors runs have made.
     parts
         Take up what they have noted.
     tables
@@ -78,14 +104,28 @@ class Recovery:
         The hosts that the earlier scheduler had, by address: what they had said of themselves.
     unaccounted
         The objects that belong to nothing and are left where they are.
+    later
+        What workers have said of the runs that they have, which is to be handled when all are back.
     """
 
     def __init__(
-        self, shared: Shared, objects: Objects, parts: Sequence[Part], tables: Tables, *, is_damaged: bool = False
+        self,
+        shared: Shared,
+        objects: Objects,
+        clients: Clients,
+        actors: Actors,
+        parts: Sequence[Part],
+        tables: Tables,
+        *,
+        is_damaged: bool = False,
     ) -> None:
         self.unaccounted = 0
+        self.later: list[Any] = []
         self._objects = objects
+        self._clients = clients
+        self._actors = actors
         self._parts = parts
+        self._of_workers: dict[str, tuple[Client, int | None]] = {}  # those of tasks, by the worker
         self._shared = shared
         self._life = shared.life
         self._is_damaged = is_damaged
@@ -95,7 +135,10 @@ class Recovery:
         self._data: dict[ObjectId, Task] = {}  # what clients have brought, by the object
         self._results: dict[Task, _Result] = {}
         self._strays: list[tuple[Host, ObjectId, str | None]] = []  # with the owner
-        self._runs: list[tuple[Worker, int, Task | None]] = []
+        self._runs: list[tuple[Worker, int, Task | None, bool, bool]] = []  # with whether it has begun, and waits
+        self._ended: dict[int, Task] = {}  # by the number of the run, those that workers have ended meanwhile
+        self._errors: dict[Task, tuple[Worker, Payload | tuple[ObjectId, int], str]] = {}
+        self._made: list[tuple[Worker, int, str]] = []  # actors, with the number and the name
         self._rebuild(tables)
 
     # -- from the journal
@@ -111,7 +154,7 @@ class Recovery:
             for serial, specification in tables.tasks.items():
                 self._specify(self._tasks[serial], specification)
             for id, client in tables.clients.items():
-                self._enter_client(id, client.name, client.about, client.entries, client.holds)
+                self._enter_client(id, client)
             self._enter_errors(tables)
             for part in self._parts:
                 noted = {**tables.entries.get(part.name, {}), **tables.entries_of_tasks.get(part.name, {})}
@@ -160,20 +203,17 @@ class Recovery:
         dependencies = [self._tasks[serial] for serial in specification.dependencies]
         self._life.specify(task, specification.digest, specification.payload, dependencies)
 
-    def _enter_client(
-        self,
-        id: str,
-        name: str,
-        about: dict[str, Any],
-        entries: Mapping[str, Mapping[Any, Any]],
-        holds: Iterable[int],
-    ) -> None:
-        client = self._shared.clients[id] = Client(id, name, None, about)
-        for digest in entries.get("functions", {}):
+    def _enter_client(self, id: str, noted: ClientEntry) -> None:
+        client = self._shared.clients[id] = Client(id, noted.name, None, noted.about)
+        if noted.worker is not None:
+            address, incarnation = noted.worker
+            self._of_workers[address] = client, incarnation
+        for digest in noted.entries.get("functions", {}):
             client.functions[digest] = None
             self._life.functions.table[digest].clients += 1
-        self._shared.replies.recover(id, entries.get("replies", {}))
-        for serial in holds:
+        self._shared.replies.recover(id, noted.entries.get("replies", {}))
+        self._actors.recover_called(id, noted.entries.get("called", {}))
+        for serial in noted.holds:
             if serial in self._tasks:
                 self._life.holding.hold(client, self._tasks[serial])
 
@@ -206,20 +246,79 @@ class Recovery:
                 continue
             self._found(task, host, object_id, description["nbytes"], description.get("type") or "", None)
 
-    def kept(self, worker: Worker, results: Sequence[tuple[int, ObjectId, int, str, Payload]]) -> None:
-        """A worker says which small results it has, that are in no store yet: serial, object, bytes, type, encoding."""
+    def kept(
+        self,
+        worker: Worker,
+        runs: Iterable[tuple[int, int, bool, bool]],
+        results: Iterable[tuple[int, ObjectId, int, str, Payload]],
+    ) -> None:
+        """A worker says what it has (`events.RunsKept`); it has said before what it has ended."""
+        self._heard.add(worker.address)
+        client, incarnation = self._of_workers.get(worker.address, (None, None))
+        if client is not None and incarnation == worker.incarnation:
+            client.worker = worker
         for serial, object_id, nbytes, type_name, inline in results:
             task = self._tasks.get(serial)
-            if task is not None:
-                self._found(task, worker.host, object_id, nbytes, type_name, inline)
+            if task is None:
+                self._shared.instructions.add(DiscardResults, worker.address, object_id)
+            else:
+                self._found(task, worker.host, object_id, nbytes, type_name, inline, worker)
+        self._runs += [
+            (worker, run_id, self._tasks.get(serial), is_begun, is_blocked)
+            for run_id, serial, is_begun, is_blocked in runs
+        ]
 
-    def runs(self, worker: Worker, runs: Iterable[tuple[int, int]]) -> None:
-        """A worker says which runs it has, by id and serial."""
-        self._heard.add(worker.address)
-        self._runs += [(worker, run_id, self._tasks.get(serial)) for run_id, serial in runs]
+    def said(self, event: Any) -> None:
+        """A worker says something about its runs (`OF_RUNS`): those that the earlier scheduler has sent."""
+        worker = self._shared.workers.get(event.worker)
+        if worker is None:
+            return
+        if worker.address in self._heard or isinstance(event, events.CallsDone | events.CallsMissing):
+            self.later.append(event)
+        elif isinstance(event, events.TasksFinished):
+            for serial, run_id, object_id, nbytes, inline, type_name, _ in event.results:
+                self._finished(worker, serial, run_id, object_id, nbytes, inline, type_name)
+        elif isinstance(event, events.TasksErred):
+            for number, run_id, raised, text, _ in event.errors:
+                task = self._task(number)
+                if task is not None:
+                    self._ended[run_id] = task
+                    self._errors[task] = worker, raised, text
+        elif isinstance(event, events.ActorsMade):
+            self._made += [(worker, number, name) for number, name in event.actors]
+        # What else it has said of runs before, it says once more with those that it has.
+
+    def _task(self, serial: Any) -> Task | None:
+        return self._tasks.get(serial) if type(serial) is int else None
+
+    def _finished(
+        self,
+        worker: Worker,
+        serial: Any,
+        run_id: int,
+        object_id: ObjectId,
+        nbytes: int,
+        inline: Payload | None,
+        type_name: str,
+    ) -> None:
+        task = self._task(serial)
+        if task is not None:
+            self._ended[run_id] = task
+            self._found(task, worker.host, object_id, nbytes, type_name, inline, None if inline is None else worker)
+        elif inline is not None:
+            self._shared.instructions.add(DiscardResults, worker.address, object_id)
+        else:
+            self._strays.append((worker.host, object_id, None))
 
     def _found(
-        self, task: Task, host: Host, object_id: ObjectId, nbytes: int, type_name: str, inline: Payload | None
+        self,
+        task: Task,
+        host: Host,
+        object_id: ObjectId,
+        nbytes: int,
+        type_name: str,
+        inline: Payload | None,
+        maker: Worker | None = None,
     ) -> None:
         result = self._results.get(task)
         if result is None:
@@ -227,6 +326,7 @@ class Recovery:
         if result.object_id == object_id:
             result.hosts[host] = None
             result.inline = result.inline or inline
+            result.maker = result.maker or maker
         else:  # the task was run twice
             self._strays.append((host, object_id, None))
 
@@ -259,14 +359,25 @@ class Recovery:
                     life.results.durable[task] = result.file
                 hosts = iter(result.hosts)
                 life.restore(task, next(hosts, None), result.object_id, result.nbytes, result.inline, result.type_name)
+                task.maker = result.maker
                 for host in hosts:
                     life.results.add_copy(task, host)
+        self._actors.come_back({run_id for _, run_id, *_ in self._runs})
+        self._take_errors(needed)
         for result in self._results.values():
             self._strays += [(host, result.object_id, None) for host in result.hosts]
         for task in needed:
             if task.holders and task.state == "released":
                 life.activate(task)
+        after = self.later
+        self.later = []
         self._take_up_runs()
+        self.later += after
+        self._take_up_actors()
+        for address, (client, _) in self._of_workers.items():
+            worker = self._shared.workers.get(address)
+            if worker is None or client.worker is not worker:
+                self._clients.remove(client.id)
         for part in self._parts:
             part.recovered()
         life.settle(self._tasks.values())
@@ -289,14 +400,46 @@ class Recovery:
                         stack += [(dependency, False) for dependency in task.dependencies if dependency not in found]
         return list(found)
 
+    def _take_errors(self, needed: Sequence[Task]) -> None:
+        """What has failed while there was no scheduler."""
+        life = self._life
+        for task in needed:
+            if task not in self._errors or task.state != "released":
+                continue
+            worker, raised, text = self._errors.pop(task)
+            if task.retries:
+                life.retry_run(task)
+                if isinstance(raised, tuple):
+                    self._strays.append((worker.host, raised[0], None))
+            elif isinstance(raised, tuple):
+                life.fail(task, life.errors.add(task.key, worker.host, *raised, text))
+            else:
+                life.fail(task, TaskError(task.key, raised, text))
+
     def _take_up_runs(self) -> None:
-        for worker, run_id, task in self._runs:
+        for worker, run_id, task, is_begun, is_blocked in self._runs:
             if self._shared.workers.get(worker.address) is not worker:
                 continue
-            if task is not None and task.state in ("ready", "waiting"):
-                self._life.take_up(task, worker, run_id)
-            else:
+            if task is None or task.state not in ("ready", "waiting"):
                 self._shared.instructions.add(DropRuns, worker.address, run_id)
+                continue
+            self._life.take_up(task, worker, run_id)
+            if is_begun:
+                self.later.append(events.RunsBegun(worker.address, [run_id]))
+            if is_blocked:
+                self.later.append(events.RunsBlocked(worker.address, [run_id]))
+
+    def _take_up_actors(self) -> None:
+        """Those of which the earlier scheduler had not heard."""
+        for worker, number, name in self._made:
+            run = worker.runs.get(number)
+            task = self._ended.get(number) if run is None else run.task
+            if self._shared.workers.get(worker.address) is not worker or self._actors.knows(number):
+                continue
+            if task is None or task.state not in ("memory", "processing"):
+                self._shared.instructions.add(DropActors, worker.address, number)
+            else:
+                self._actors.made(worker, number, name, task)
 
     def _see_to_strays(self) -> None:
         if self._is_damaged:
@@ -305,5 +448,5 @@ class Recovery:
         for host, object_id, owner in self._strays:
             if owner is not None and owner in self._shared.clients:
                 self._objects.leave_unclaimed(owner, host, [object_id])
-            elif self._life.results.get(object_id) is None:
+            elif self._life.results.get(object_id) is None and self._life.errors.get(object_id) is None:
                 self._shared.instructions.add(DeleteObjects, host.address, object_id)

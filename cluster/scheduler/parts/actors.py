@@ -44,7 +44,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from holdfast.cluster.errors import ActorLostError, CancelledError, ProtocolError
@@ -66,7 +66,6 @@ from holdfast.cluster.scheduler.tasks.instructions import (
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.names import Key, ObjectId, Payload
 from holdfast.cluster.scheduler.tasks.reports import dependency_entry, raised_of
-from holdfast.cluster.scheduler.tasks.states import ACTIVE
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
 
 #: So many calls of a client are known at most that have been answered.
@@ -126,7 +125,6 @@ class Actors(Part):
         worker = self.shared.workers.get(event.worker)
         if worker is None:
             return
-        contents = self.shared.life.holding.contents
         for number, name in event.actors:
             run = worker.runs.get(number)
             task = None if run is None else run.task
@@ -135,19 +133,28 @@ class Actors(Part):
                 if run is not None:
                     run.late = None
                 self.shared.instructions.add(DropActors, worker.address, number)
-                continue
-            before = contents.get(task)
-            if isinstance(before, Actor):
-                self._replace(before)
-            actor = self._actors[number] = contents[task] = Actor(self, number, name, task, worker)
-            worker.actors += 1
-            if before is not None:
-                for held in list(before.holds):
-                    self.shared.life.holding.hold(actor, held)
-                self.shared.life.holding.let_go(before)
-            if type(before) is Contents:
-                self.shared.life.decisions.note(records.remove_of("contents", task.serial))
-            self._note(actor)
+            else:
+                self.made(worker, number, name, task)
+
+    def made(self, worker: Worker, number: int, name: str, task: Task) -> None:
+        """A run of a task has made an actor."""
+        contents = self.shared.life.holding.contents
+        before = contents.get(task)
+        if isinstance(before, Actor):
+            self._replace(before)
+        actor = self._actors[number] = contents[task] = Actor(self, number, name, task, worker)
+        worker.actors += 1
+        if before is not None:
+            for held in list(before.holds):
+                self.shared.life.holding.hold(actor, held)
+            self.shared.life.holding.let_go(before)
+        if type(before) is Contents:
+            self.shared.life.decisions.note(records.remove_of("contents", task.serial))
+        self._note(actor)
+
+    def knows(self, number: int) -> bool:
+        """Whether there is an actor of this number."""
+        return number in self._actors
 
     def _replace(self, actor: Actor) -> None:
         """An actor whose task makes another one: its handle is no result of the task."""
@@ -242,7 +249,7 @@ class Actors(Part):
             self._note_call(call)
             self._pass_on(call, payload)
 
-    def _pass_on(self, call: Call, payload: Payload) -> None:
+    def _pass_on(self, call: Call, payload: Payload | None) -> None:
         """Send a call, or have it stand in line."""
         actor = call.actor
         if call.arguments is None and call.client not in actor.lines:
@@ -260,7 +267,7 @@ class Actors(Part):
             value = call.number, call.actor.number, call.method
             self.shared.life.decisions.note(records.put(self.name, key, value, [task.serial for task in held]))
 
-    def _was_posed(self, client: Client, request: int, payload: Payload) -> bool:
+    def _was_posed(self, client: Client, request: int, payload: Payload | None) -> bool:
         """Whether an earlier scheduler has taken a call. Then it goes on from there."""
         if not self._called and not self._unposed:
             return False
@@ -284,6 +291,12 @@ class Actors(Part):
         for (id, request), call in list(self._unposed.items()):
             if id == client.id and request not in awaited:
                 self._forget(call)
+
+    def heard(self, client: str, requests: Iterable[int]) -> None:
+        """A client knows what these calls have given."""
+        called = self._called.get(client, {})
+        for request in [request for request in requests if request in called]:
+            self._forget_called(client, request)
 
     def keys_given(self, client: Client) -> set[Key]:
         """The keys of what was given for calls of a client, who may not have heard of it."""
@@ -495,12 +508,15 @@ class Actors(Part):
                         life.holding.hold(call.arguments, task)
 
     def recover_called(self, client: str, called: Mapping[int, CalledEntry]) -> None:
-        """Take up what was noted of what calls of a client have given."""
+        """Take up what calls of a client have given."""
         if called:
             self._called[client] = dict(called)
 
-    def recovered(self) -> None:
-        """Those whose workers are back live on; the others are lost, and their tasks are not run again."""
+    def come_back(self, runs: Container[int]) -> None:
+        """Those whose workers are back live on; the others are lost, and their tasks are not run again.
+
+        To be called when tasks have their results, and nothing else is begun. These runs go on.
+        """
         self._is_recovering = False
         life = self.shared.life
         for actor in [actor for actor in self._actors.values() if not actor.lost]:
@@ -512,15 +528,16 @@ class Actors(Part):
                 text = actor.loss
             else:
                 text = actor.lost = (
-                    f"{actor.title} is lost with its worker {before.name!r} at {before.address}, which was gone when the "
-                    "scheduler was started again"
+                    f"{actor.title} is lost with its worker {before.name!r} at {before.address}, which was gone when "
+                    "the scheduler was started again"
                 )
                 self._note(actor)
                 self._fail_all(actor, text)
             if task.state == "memory" and actor.lost:
                 life.give_up_result(task, task_error(task.key, ActorLostError(text)))
-            elif task.state in ACTIVE and (actor.lost or task.run_id != actor.number):
+            elif task.state == "released" and task.is_needed and (actor.lost or actor.number not in runs):
                 life.fail(task, task_error(task.key, ActorLostError(text)))
+
     def check(self) -> None:
         contents = self.shared.life.holding.contents
         assert not self._to_look_at

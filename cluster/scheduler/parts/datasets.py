@@ -463,6 +463,7 @@ class Datasets(Part, WaitOwner):
         given: dict[str, Any] = {"data": dataset.data, "keys": keys, "about": dict(dataset.about)}
         if renamed:
             given["renamed"] = [list(item) for item in renamed.items()]
+        self.shared.replies.leave_out(client.id, request)  # or it would name keys that the client doesn't hold any more
         self.answer(client, request, given)
         self.shared.life.want(client, keys)
 

@@ -148,6 +148,7 @@ class ErrandWait(Wait, Commission):
     def describe(self) -> str:
         return f"'{self.operation}', from {some(self.under_way.values())}"
 
+
 class Errands(Part, WaitOwner):
     """Sends errands, and passes on what they come to.
 
@@ -178,6 +179,10 @@ class Errands(Part, WaitOwner):
         self._of: dict[str, dict[int, None]] = {}  # the numbers by address
         self._held: dict[str, dict[int, Mapping[str, Any]]] = {}  # of those that are not sent yet, the arguments
         self._waits: dict[ErrandWait, None] = {}
+
+    def number_from(self, number: int) -> None:
+        """Errands have higher numbers than this from now on."""
+        self._numbers = itertools.count(number + 1)
 
     # -- for clients
 

@@ -33,6 +33,7 @@ class EventWait(Wait):
     def describe(self) -> str:
         return f"the event {self.name!r:.200}"
 
+
 class Events(Part, WaitOwner):
     """Keeps events.
 

@@ -23,5 +23,6 @@ class Finding(Part):
         task = life.results.get(bytes(object_id))
         if task is None or life.generations.tasks.get(task.key) is not task:
             raise Refusal("LookupError", f"there is no object {bytes(object_id).hex()}: it was freed, or never put")
+        self.shared.replies.leave_out(client.id, request)
         self.answer(client, request, {"key": task.key})
         life.want(client, [task.key])

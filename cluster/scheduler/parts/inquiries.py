@@ -39,6 +39,7 @@ class Inquiry(Wait):
     def describe(self) -> str:
         return f"'{self.operation}', from {len(self.hosts):,} hosts"
 
+
 class Inquiries(Part, WaitOwner):
     """Answers `status` and `memory`."""
 

@@ -52,7 +52,8 @@ NAMED_MAX = 3
 
 
 class Kill:
-    """A process that is to end, if it is at one of these runs, and why. ``client`` and ``number`` say for whom; or None."""
+    """A process that is to end, if it is at one of these runs; why, and for whom, as ``client`` and ``number``, if for
+    anyone."""
 
     __slots__ = ("client", "number", "reason", "run_ids", "worker")
 
@@ -87,6 +88,7 @@ class KillsWait(Wait):
 
     def describe(self) -> str:
         return f"the end of {len(self.kills):,} runs, which are cancelled"
+
 
 class _Clock:
     """Of one run: when its time is over, or while it is blocked, the seconds that are left of it. When it is over, how

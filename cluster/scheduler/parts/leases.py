@@ -125,6 +125,7 @@ class LeaseWait(Wait):
         assert isinstance(self.part, LeasePart)
         return f"{self.part.waited_for} {some(f'{line.name!r:.200}' for line in self.lease.lines)}"
 
+
 class LeasePart(Part, WaitOwner):
     """A part that grants leases.
 

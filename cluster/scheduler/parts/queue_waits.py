@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+
 from holdfast.cluster.scheduler.parts.queue_items import Item
 from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.names import Key
@@ -78,6 +79,7 @@ class PutWait(QueueWait):
     def describe(self) -> str:
         return f"room in the queue {self.queue.name!r:.200}"
 
+
 class GetWait(QueueWait):
     """A client that waits for items."""
 
@@ -106,6 +108,7 @@ class GetWait(QueueWait):
     def is_over(self) -> bool:
         """Whether it has what it wants."""
         return len(self.items) >= self.count or self.nbytes >= MAX_ANSWER_NBYTES
+
 
 class Handed:
     """Items that a client was given, and has not confirmed yet.

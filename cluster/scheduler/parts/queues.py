@@ -29,7 +29,7 @@ that waits has fewer items than it wants; (4) a queue that nobody needs isn't ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from holdfast.cluster.journal.tables import Held

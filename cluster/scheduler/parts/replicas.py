@@ -175,6 +175,7 @@ class Replication(_Moving):
     def left_in_words(self) -> str:
         return f"{len(self._todo) + self.carrying.outstanding(self):,} copies were to be made still"
 
+
 class Rebalancing(_Moving):
     """Results that move from full stores to emptier ones."""
 
@@ -235,6 +236,7 @@ class Rebalancing(_Moving):
     def left_in_words(self) -> str:
         left = len(self._todo) + self.carrying.outstanding(self)
         return f"{self._objects:,} results have moved, and {left:,} were to move still"
+
 
 class Replicas(Part, WaitOwner):
     """Answers `replicate` and `rebalance`.

@@ -1,7 +1,7 @@
-"""What requests were answered that have changed something, for clients that ask again after a restart of the scheduler.
+"""How requests were answered that have changed something, for clients that ask the next scheduler again.
 
-A client that does not hear the answer of a request poses it to the next scheduler, by the same number. That one must not
-do it twice. So each reply of an event that has decided something is noted with what it has decided, in one batch. A
+A client that does not hear the answer of a request poses it to the next scheduler, by the same number. That one must
+not do it twice. So each reply of an event that has decided something is noted with what it has decided, in one batch. A
 reply is forgotten when its client has said that it was heard, and at the latest when there are `KEPT` later ones.
 
 Some requests need no noted reply, since what they have decided says the same (`Replies.leave_out`). Others are answered
@@ -44,7 +44,8 @@ class Replies:
 
     def get(self, client: str, request: int) -> Given | None:
         """How a request was answered; None: it was not, as far as is known."""
-        return self._of.get(client, {}).get(request)
+        of_client = self._of.get(client)
+        return None if of_client is None else of_client.get(request)
 
     def begin(self, client: str, request: int) -> None:
         """A request has begun, and is answered later."""
@@ -78,7 +79,7 @@ class Replies:
 
     def heard(self, client: str, requests: Iterable[int]) -> None:
         """A client knows these replies, and poses none of the requests again."""
-        of_client = self._of.get(client, {})
+        of_client: dict[int, Given | None] = self._of.get(client, OrderedDict())
         for request in requests:
             if request in of_client:
                 del of_client[request]

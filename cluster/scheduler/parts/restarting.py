@@ -11,7 +11,6 @@ process already (`successors`) is told nothing, and its successor is waited for.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
 from holdfast.cluster.protocol.requests import RESTART, RESTART_WORKERS
 from holdfast.cluster.scheduler.parts.part import Part, Shared
@@ -59,6 +58,7 @@ class Restart(Wait):
 
     def describe(self) -> str:
         return f"new processes of {len(self.left) + len(self.missing):,} workers"
+
 
 class Restarting(Part, WaitOwner):
     """Answers `restart` and `restart-workers`.

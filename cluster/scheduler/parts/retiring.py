@@ -98,6 +98,7 @@ class Retirement(Wait):
     def describe(self) -> str:
         return f"the end of {len(self.workers):,} workers, which are retired"
 
+
 class _Looks(Timed):
     """It is looked now and then whether the workers run something still: no part hears of the end of each run."""
 

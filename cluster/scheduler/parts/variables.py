@@ -81,6 +81,7 @@ class VariableWait(Wait):
     def describe(self) -> str:
         return f"a value of the variable {self.name!r:.200}"
 
+
 class Variables(Part, WaitOwner):
     """Keeps variables.
 

@@ -11,7 +11,7 @@ its client has left                   no answer is sent
 
 Whichever it is, the part is told to forget the wait (`WaitOwner.forget`), so that no table of a part has a wait that
 has ended. Waits are data: whose they are, what for, until when. What they bring about is in the methods of their parts.
-So they can be listed, and written down and taken up again (`Waits.snapshot`, `Part.resume`).
+So they can be listed. They are not written down: clients pose their requests to the next scheduler again.
 
 A client may have `MAX_WAITING` waits at a time. Of several that one event ends, those that began first end first.
 """
@@ -105,6 +105,7 @@ class Wait(Timed):
         """What the client waits for, for people."""
         return self.kind
 
+
 class Waits:
     """The requests that wait.
 
@@ -119,18 +120,22 @@ class Waits:
     def __init__(self, deadlines: Deadlines, instructions: Instructions) -> None:
         self._deadlines = deadlines
         self._instructions = instructions
-        self._of: dict[str, dict[Wait, None]] = {}  # by client
+        self._of: dict[str, dict[int, Wait]] = {}  # by client and request
 
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
 
     def __iter__(self) -> Iterator[Wait]:
         for waits in self._of.values():
-            yield from waits
+            yield from waits.values()
 
     def of(self, client: str) -> list[Wait]:
         """The waits of a client, in the order in which they began."""
-        return list(self._of.get(client, ()))
+        return list(self._of.get(client, {}).values())
+
+    def has(self, client: str, request: int) -> bool:
+        """Whether a request waits."""
+        return request in self._of.get(client, ())
 
     def demand_room(self, client: str) -> None:
         """To be called before anything is done about a request that may have to wait.
@@ -146,7 +151,7 @@ class Waits:
 
     def begin(self, wait: Wait) -> None:
         """Have a request wait."""
-        self._of.setdefault(wait.client, {})[wait] = None
+        self._of.setdefault(wait.client, {})[wait.request] = wait
         if wait.due != NO_END:
             self._deadlines.watch(wait)
 
@@ -163,7 +168,7 @@ class Waits:
     def end(self, wait: Wait) -> None:
         """A request waits no longer; that its client is told is up to the caller."""
         waits = self._of[wait.client]
-        del waits[wait]
+        del waits[wait.request]
         if not waits:
             del self._of[wait.client]
         wait.due = None
@@ -179,8 +184,8 @@ class Waits:
         """Check that no wait has ended, or would be forgotten: for validation."""
         for client, waits in self._of.items():
             assert 0 < len(waits) <= MAX_WAITING
-            for wait in waits:
-                assert wait.client == client
+            for request, wait in waits.items():
+                assert (wait.client, wait.request) == (client, request)
                 assert wait.due is not None, f"{wait!r} has ended"
                 if wait.due == NO_END:
                     continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from holdfast.cluster.protocol.requests import WAIT_FOR_WORKERS
 from holdfast.cluster.scheduler.parts.part import Part, Shared
@@ -29,6 +28,7 @@ class WorkersWait(Wait):
 
     def describe(self) -> str:
         return f"{self.n:,} workers"
+
 
 class WorkerWaits(Part, WaitOwner):
     """Answers `wait-for-workers`.

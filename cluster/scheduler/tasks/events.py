@@ -94,6 +94,18 @@ class ClientJoined(NamedTuple):
     about: dict[str, Any] | None = None  # what it has said about itself, for people
 
 
+class ClientRejoined(NamedTuple):
+    """A client that an earlier scheduler had is back. It holds these keys, as it believes, or a piece of them.
+
+    With the last piece it says which calls have no answer, by number: it says these again, and knows the others.
+    """
+
+    client: str
+    keys: Sequence[Key]
+    is_last: bool = True
+    calls: Sequence[int] = ()
+
+
 class ClientLeft(NamedTuple):
     client: str
 
@@ -214,11 +226,12 @@ class ResultsMissing(NamedTuple):
 
 
 class RunsKept(NamedTuple):
-    """A worker that has joined has these from an earlier scheduler: runs, as number and serial, and small results that
-    are in no store yet, as serial, object, bytes, type and encoding."""
+    """A worker that has joined has these from an earlier scheduler: runs, as number and serial, whether each has begun,
+    and whether it waits for others; and small results that are in no store yet, as serial, object, bytes, type and
+    encoding."""
 
     worker: str
-    runs: Sequence[tuple[int, int]]
+    runs: Sequence[tuple[int, int, bool, bool]]
     results: Sequence[tuple[int, ObjectId, int, str, Payload]]
 
 
@@ -403,10 +416,11 @@ class Requested(NamedTuple):
 
 
 class RepliesHeard(NamedTuple):
-    """A client knows the replies to these requests, and will not pose them to another scheduler."""
+    """A client knows what these requests and calls have come to, and will not pose them to another scheduler."""
 
     client: str
     requests: Sequence[int]
+    calls: Sequence[int] = ()
 
 
 class TimePassed(NamedTuple):
@@ -425,6 +439,7 @@ Event: TypeAlias = (
     | WorkerExited
     | HostReported
     | ClientJoined
+    | ClientRejoined
     | ClientLeft
     | FunctionsSent
     | FunctionsForgotten

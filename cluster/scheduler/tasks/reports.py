@@ -41,6 +41,13 @@ class Reports:
         elif task.state == "erred":
             self._instructions.add(ReportErred, holder.peer, erred_entry(task))
 
+    def state(self, holder: Holder, task: Task) -> None:
+        """The same for a peer that may take it to be otherwise."""
+        if task.state in ("memory", "erred"):
+            self.tell(holder, task)
+        else:
+            self._instructions.add(ReportPending, holder.peer, task.key)
+
     def finished(self, task: Task) -> None:
         """Tell all that hold a task of its result."""
         entry = None
