@@ -364,7 +364,8 @@ class TestDatasets:
         hosts = list(cluster.state.hosts)
         cluster.scatter("a", "x", hosts[0])
         cluster.publish("a", 1, "d", ["x"])
-        assert answer(cluster, "a", 1) is None and cluster.copying
+        assert answer(cluster, "a", 1) is None
+        assert cluster.copying
         cluster.restart()
         assert ("a", 1) in cluster.open
         cluster.bring_copies()

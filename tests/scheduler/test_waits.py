@@ -5,8 +5,6 @@ The harness looks after every event whether what has no answer waits, and whethe
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from scheduler_harness import Cluster
 
@@ -15,6 +13,7 @@ from holdfast.cluster.scheduler.parts import waits as waits_module
 from holdfast.cluster.scheduler.parts.inquiries import REPORT_SECONDS
 from holdfast.cluster.scheduler.parts.worker_waits import WAIT_FOR_WORKERS_SECONDS
 from holdfast.cluster.scheduler.tasks import events
+from tests.support.journalled import Journalled
 
 HOST = "tcp://host0:1"
 
@@ -165,53 +164,30 @@ class TestClients:
         assert cluster.answer_of("client", 3).ok
 
 
-class TestSnapshot:
-    def test_waits_are_listed_with_what_they_wait_for(self, cluster):
-        cluster.now = 10.0
-        wait_for_workers(cluster, 1, 2, timeout=5.0)
-        cluster.request("client", 2, STATUS())
-        listed = cluster.state.waits.snapshot(10.5)
-        assert listed == [["workers", "client", 1, 4.5, [2, 5.0]], ["inquiry", "client", 2, 0.5, ["status", {}]]]
+class TestAnotherScheduler:
+    """Clients pose what waits to the next scheduler again, with the time that is left."""
 
-    def test_waits_are_taken_up_again_by_another_scheduler(self, cluster):
-        """As data that went through a file: each is answered there, in the same order and at the same deadline."""
-        cluster.add_host()
+    def test_each_is_answered_there_in_the_same_order_and_at_the_same_deadline(self):
+        cluster = Journalled(hosts=2)
+        cluster.add_client()
+        cluster.add_worker(HOST)
         cluster.scatter("client", "x", HOST)
         cluster.publish("client", 1, "data", ["x"])
         wait_for_workers(cluster, 2, 3, timeout=5.0)
         wait_for_workers(cluster, 3, 2, timeout=7.0)
         cluster.request("client", 4, STATUS())
         cluster.now = 0.5
-        written = json.loads(json.dumps(cluster.state.waits.snapshot(cluster.now)))
-        published = cluster.state.datasets.snapshot()
-
-        again = Cluster(hosts=2, workers=0)
-        again.add_client()
-        again.scatter("client", "x", HOST)
-        again.now = 100.0
-        again.state.datasets.restore(published)
-        for kind, client, number, seconds, data in written:
-            again.open[client, number] = None
-            taken = [part.resume(kind, client, number, again.now + seconds, data) for part in again.state.parts]
-            assert sum(wait is not None for wait in taken) == 1
-        assert again.state.waits.snapshot(again.now) == cluster.state.waits.snapshot(cluster.now)
-        again.handle(events.TimePassed())
-        assert again.bring_copies() == 1
-        assert answers(again) == [(1, True, None)]
-        for host in again.state.hosts:
-            again.report(host)
-        assert again.answer_of("client", 4).ok
-        for _ in range(2):
-            again.add_worker(HOST)
-        assert again.answer_of("client", 3).ok
-        assert again.state.next_deadline == 104.5
-        pass_time(again, 104.5)
-        assert not again.answer_of("client", 2).ok
-        assert not again.state.waits
-
-    def test_what_is_there_already_needs_no_wait_again(self, cluster):
-        (part,) = [part for part in cluster.state.parts if part.name == "worker-waits"]
-        cluster.open["client", 9] = None
-        part.resume("workers", "client", 9, 30.0, [1, 30.0])
+        cluster.restart(now=100.0)
+        assert [wait.request for wait in cluster.state.waits] == [1, 2, 3, 4]
         cluster.handle(events.TimePassed())
-        assert answers(cluster) == [(9, True, 1)]
+        assert cluster.bring_copies() == 1
+        assert answers(cluster) == [(1, True, None)]
+        for host in cluster.state.hosts:
+            cluster.report(host)
+        assert cluster.answer_of("client", 4).ok
+        cluster.add_worker(HOST)
+        assert cluster.answer_of("client", 3).ok
+        assert cluster.state.next_deadline == 104.5
+        pass_time(cluster, 104.5)
+        assert not cluster.answer_of("client", 2).ok
+        assert not cluster.state.waits
