@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from scheduler_harness import Cluster
 
@@ -87,24 +85,6 @@ class TestEvents:
         ask(cluster, "a", requests.WAIT_FOR_EVENT(name="e", wait=1))
         cluster.remove_client("a")
         assert len(cluster.state.waits) == 0
-
-    def test_another_scheduler_goes_on_with_them(self, cluster):
-        ask(cluster, "a", requests.SET_EVENT(name=("is", "set")))
-        number, _ = ask(cluster, "b", requests.WAIT_FOR_EVENT(name=("e", 1), wait=1))
-        part = part_of(cluster, "events")
-        kept, waits = json.loads(json.dumps([part.snapshot(), cluster.state.waits.snapshot(0.0)]))
-        other = Cluster()
-        other.add_client("b")
-        while other.new_number() < number:
-            pass
-        again = part_of(other, "events")
-        again.restore(kept)
-        ((kind, client, request, due, data),) = waits
-        other.open[client, request] = None
-        assert [part.resume(kind, client, request, due, data) is not None for part in other.state.parts].count(True)
-        assert ask(other, "b", requests.IS_EVENT_SET(name=("is", "set")))[1] is True
-        ask(other, "b", requests.SET_EVENT(name=("e", 1)))
-        assert answer(other, "b", number) is True
 
 
 class TestSemaphores:
