@@ -42,11 +42,12 @@ from holdfast.cluster.scheduler.tasks.functions import Function
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DiscardResults, DropActors, DropRuns
 from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError, Worker
-from holdfast.cluster.scheduler.tasks.names import ObjectId, Payload
+from holdfast.cluster.scheduler.tasks.names import Key, ObjectId, Payload
 from holdfast.cluster.scheduler.tasks.origins import Origin
 
 #: What workers say about runs.
 OF_RUNS: tuple[type, ...] = (
+    events.FuturesInside,
     events.TasksFinished,
     events.TasksErred,
     events.DependenciesMissing,
@@ -138,6 +139,7 @@ class Recovery:
         self._runs: list[tuple[Worker, int, Task | None, bool, bool]] = []  # with whether it has begun, and waits
         self._ended: dict[int, Task] = {}  # by the number of the run, those that workers have ended meanwhile
         self._errors: dict[Task, tuple[Worker, Payload | tuple[ObjectId, int], str]] = {}
+        self._inside: dict[int, Sequence[Key]] = {}  # what the objects of these runs contain
         self._made: list[tuple[Worker, int, str]] = []  # actors, with the number and the name
         self._rebuild(tables)
 
@@ -284,6 +286,8 @@ class Recovery:
                 if task is not None:
                     self._ended[run_id] = task
                     self._errors[task] = worker, raised, text
+        elif isinstance(event, events.FuturesInside):
+            self._inside.update(event.runs)
         elif isinstance(event, events.ActorsMade):
             self._made += [(worker, number, name) for number, name in event.actors]
         # What else it has said of runs before, it says once more with those that it has.
@@ -363,6 +367,7 @@ class Recovery:
                 for host in hosts:
                     life.results.add_copy(task, host)
         self._actors.come_back({run_id for _, run_id, *_ in self._runs})
+        self._enter_contents()
         self._take_errors(needed)
         for result in self._results.values():
             self._strays += [(host, result.object_id, None) for host in result.hosts]
@@ -399,6 +404,14 @@ class Recovery:
                     if task not in self._results and task.state == "released":
                         stack += [(dependency, False) for dependency in task.dependencies if dependency not in found]
         return list(found)
+
+    def _enter_contents(self) -> None:
+        """What objects contain of which the earlier scheduler had not heard."""
+        tasks = self._life.generations.tasks
+        for run_id, keys in self._inside.items():
+            task = self._ended.get(run_id)
+            if task is not None and task.state == "memory":
+                self._life.holding.contain_now(task, [tasks[key] for key in keys if key in tasks])
 
     def _take_errors(self, needed: Sequence[Task]) -> None:
         """What has failed while there was no scheduler."""
