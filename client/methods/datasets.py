@@ -104,9 +104,9 @@ class DatasetMethods(Face):
         tuple, or dict with ``detail``
             Names that are text come first, in order. With ``detail`` what is known of each dataset by name: ``kind`` is
             ``"recipe"``, ``"persisted"`` or ``"values"``; ``durable`` the place where it is durable, or None;
-            ``nbytes`` the bytes of its results, and ``keys`` how many there are; ``type``, ``shape``, ``npartitions``,
-            ``columns`` and the like what it is; ``publisher``, ``user``, ``host`` and ``published`` (seconds since
-            1970) whose it is; ``versions`` what it was made with.
+            ``nbytes`` the bytes of its results and of what refers to them, and ``keys`` how many results there are;
+            ``type``, ``shape``, ``npartitions``, ``columns`` and the like what it is; ``publisher``, ``user``, ``host``
+            and ``published`` (seconds since 1970) whose it is; ``versions`` what it needs.
 
         Examples
         --------

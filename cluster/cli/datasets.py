@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from holdfast.cluster import protocol
-from holdfast.cluster.cli.find import address_option, ask_cluster
+from holdfast.cluster.cli.find import NoClusterError, address_option, ask_cluster
+from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.tables import MISSING, count, format_duration, shorten, size, table, terminal_width
 from holdfast.objectstore.durable import objects
 from holdfast.objectstore.durable.catalogue import Catalogue, Found
@@ -26,31 +27,30 @@ TYPE_WIDTH = 24
 _place_option = click.option(
     "--place",
     metavar="PLACE",
-    help="A directory or URL with durable datasets, which is read without a cluster. Default: HOLDFAST_DURABLE, or "
-    "~/.local/state/holdfast/durable.",
+    help="A directory or URL with durable datasets, which is used without a cluster.",
 )
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 @click.group()
 def datasets() -> None:
     """List, describe, export and remove published datasets.
 
-    'list' and 'describe' ask a cluster. With --place they read a place for durable datasets, and so do all others,
-    which need no cluster.
+    They are those of a cluster, or with --place those of a place for durable datasets, which needs no cluster.
 
     \b
     Examples:
       holdfast datasets list
-      holdfast datasets list --place s3://bucket/published
       holdfast datasets describe flights
       holdfast datasets export flights s3://bucket/published
-      holdfast datasets remove flights --place /data/published
-      holdfast datasets sweep
+      holdfast datasets remove flights
+      holdfast datasets list --place s3://bucket/published
+      holdfast datasets sweep --place /data/published
     """
 
 
 @datasets.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@_json_option
 @_place_option
 @address_option
 def list_(as_json: bool, place: str | None, address: str | None) -> None:
@@ -64,23 +64,29 @@ def list_(as_json: bool, place: str | None, address: str | None) -> None:
 
 @datasets.command()
 @click.argument("name")
+@_json_option
 @_place_option
 @address_option
-def describe(name: str, place: str | None, address: str | None) -> None:
-    """Show all that is known of a dataset, as JSON."""
-    for entry in _described(place, address):
-        if _text(entry["name"]) == name:
-            click.echo(json.dumps(entry, indent=2, default=str))
-            return
-    raise click.ClickException(f"there is no dataset {name!r}")
+def describe(name: str, as_json: bool, place: str | None, address: str | None) -> None:
+    """Show all that is known of a dataset: what it is, where it lies, who has published it, and what it needs."""
+    entry = _entry(_described(place, address), name)
+    click.echo(json.dumps(entry, indent=2, default=str) if as_json else render_one(entry))
 
 
 @datasets.command()
 @click.argument("name")
 @click.argument("target")
 @_place_option
-def export(name: str, target: str, place: str | None) -> None:
+@address_option
+def export(name: str, target: str, place: str | None, address: str | None) -> None:
     """Copy a durable dataset to another place, TARGET: a directory or a URL. Its files are checked on the way."""
+    if place is None:
+        place = _entry(_described(None, address), name)["durable"]
+        if place is None:
+            raise click.ClickException(
+                f"{name!r} is not durable, so it has no files to copy. Have a client publish it there: "
+                f"publish_dataset(client.get_dataset({name!r}), name={name!r}, override=True, durable={target!r})"
+            )
     source, catalogue = _open(place)
     found = _find(catalogue, name)
     to = open_place(normal_url(target))
@@ -98,8 +104,18 @@ def export(name: str, target: str, place: str | None) -> None:
 @datasets.command()
 @click.argument("name")
 @_place_option
-def remove(name: str, place: str | None) -> None:
-    """Remove a durable dataset from its place. Clusters that have loaded it can't read the rest of it any more."""
+@address_option
+def remove(name: str, place: str | None, address: str | None) -> None:
+    """Take a dataset's name away. What is durable is removed from its place, too.
+
+    With --place it is removed there, and clusters that have loaded it can't read the rest of it any more.
+    """
+    if place is None:
+        entry = _entry(_described(None, address), name)
+        _ask(address, protocol.requests.UNPUBLISH, name=entry["name"])
+        also = "" if entry["durable"] is None else f", and from {entry['durable']}"
+        click.echo(f"Removed {name} from the cluster{also}.")
+        return
     opened, catalogue = _open(place)
     found = _find(catalogue, name)
     publication = secrets.token_hex(16)
@@ -119,10 +135,17 @@ def remove(name: str, place: str | None) -> None:
     metavar="ID",
     help="A publication that is over, though it is entered still: its process was on another host, and has died.",
 )
-@_place_option
+@click.option(
+    "--place",
+    metavar="PLACE",
+    help="The place. Default: HOLDFAST_DURABLE, or ~/.local/state/holdfast/durable.",
+)
 def sweep_(abandon: tuple[str, ...], place: str | None) -> None:
     """Delete the files of a place that no dataset refers to. Nothing is deleted while somebody publishes there."""
-    opened, _ = _open(place)
+    url = place or default_place()
+    if url is None:
+        raise click.UsageError("this user has no home: name a place with --place")
+    opened, _ = _open(url)
     _sweep(opened, abandon)
 
 
@@ -157,10 +180,8 @@ def _copy(source: Place, to: Place, catalogue: Catalogue, dataset: DatasetEntry)
     return len(parts), sum(parts.values())
 
 
-def _open(place: str | None) -> tuple[Place, Catalogue]:
-    url = default_place() if place is None else normal_url(place)
-    if url is None:
-        raise click.UsageError("this user has no home: name a place with --place")
+def _open(place: str) -> tuple[Place, Catalogue]:
+    url = normal_url(place)
     opened = open_place(url)
     if id_of(opened) is None:
         raise click.ClickException(f"{url} is no place for durable datasets: none was published there")
@@ -168,21 +189,37 @@ def _open(place: str | None) -> tuple[Place, Catalogue]:
 
 
 def _find(catalogue: Catalogue, name: str) -> Found:
-    found = [each for each in catalogue.datasets() if _text(each.dataset.name) == name]
-    if not found:
-        there = ", ".join(_text(each.dataset.name) for each in catalogue.datasets()) or "none"
-        raise click.ClickException(f"there is no dataset {name!r}; there are: {there}")
-    return found[0]
+    found = catalogue.datasets()
+    names = [each.dataset.name for each in found]
+    return found[_index(names, name)]
+
+
+def _entry(found: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return found[_index([entry["name"] for entry in found], name)]
+
+
+def _index(names: list[Name], name: str) -> int:
+    texts = list(map(_text, names))
+    if name not in texts:
+        raise click.ClickException(f"there is no dataset {name!r}; there are: {', '.join(texts) or 'none'}")
+    return texts.index(name)
 
 
 def _described(place: str | None, address: str | None) -> list[dict[str, Any]]:
     if place is None:
-        return [{"name": name, **about} for name, about in ask_cluster(address, protocol.requests.DESCRIBE_DATASETS)]
+        return [{"name": name, **about} for name, about in _ask(address, protocol.requests.DESCRIBE_DATASETS)]
     opened, catalogue = _open(place)
     return [
-        {"name": d.name, **d.about, "keys": d.nkeys, "nbytes": d.nbytes, "durable": opened.url}
+        {"name": d.name, **d.about, "keys": d.nkeys, "nbytes": d.recipe.nbytes + d.nbytes, "durable": opened.url}
         for _, d in catalogue.datasets()
     ]
+
+
+def _ask(address: str | None, request: Request, **arguments: Any) -> Any:
+    try:
+        return ask_cluster(address, request, **arguments)
+    except NoClusterError as error:
+        raise click.ClickException(f"{error}. --place uses a place for durable datasets without one") from None
 
 
 def render(found: list[dict[str, Any]], width: int | None = None) -> str:
@@ -206,6 +243,37 @@ def render(found: list[dict[str, Any]], width: int | None = None) -> str:
         header = ["name", "kind", "type", "size", "durable", "by", "from", "age"]
         lines += ["", table(header, rows, right=(3, 7), width=width)]
     return "\n".join(lines)
+
+
+def render_one(entry: dict[str, Any]) -> str:
+    """A dataset for people."""
+    said = {
+        "name": _text(entry["name"]),
+        "kind": entry.get("kind"),
+        "type": entry.get("type"),
+        "shape": _list(["?" if n is None else f"{n:,}" for n in entry.get("shape") or ()], " × "),
+        "dtype": entry.get("dtype"),
+        "length": entry.get("length"),
+        "partitions": entry.get("npartitions"),
+        "columns": _pairs(entry.get("columns") or entry.get("schema")),
+        "results": f"{entry.get('keys') or 0:,}, {size(entry.get('nbytes'))}",
+        "unfinished": entry.get("unfinished") or None,
+        "durable": entry.get("durable"),
+        "copies": entry.get("copies"),
+        "published": f"{_age(entry.get('published'))} ago, by {entry.get('user') or entry.get('publisher') or MISSING} "
+        f"on {entry.get('host') or MISSING}",
+        "made with": _pairs(entry.get("versions")),
+    }
+    width = max(map(len, said))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in said.items() if text)
+
+
+def _pairs(found: Any) -> str:
+    return _list([f"{name} {text}" for name, text in found.items()], ", ") if isinstance(found, dict) else ""
+
+
+def _list(texts: list[str], separator: str) -> str:
+    return separator.join(texts)
 
 
 def _age(published: Any) -> str:

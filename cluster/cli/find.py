@@ -28,9 +28,13 @@ def address_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def ask_cluster(address: str | None, request: Request) -> Any:
+class NoClusterError(HoldfastError):
+    """No cluster of this user runs on this host, and none was named."""
+
+
+def ask_cluster(address: str | None, request: Request, **arguments: Any) -> Any:
     """Ask the cluster at ``address``, or the one that this user has started here."""
-    return ask(_full_address(address), request)
+    return ask(_full_address(address), request, **arguments)
 
 
 def answers_of_cluster(address: str | None, questions: Questions[T]) -> T:
@@ -98,7 +102,7 @@ def _parts_here() -> list[dict[str, Any]]:
 def _running_here() -> str:
     addresses = list(dict.fromkeys(entry["address"] for entry in _parts_here()))
     if not addresses:
-        raise HoldfastError(
+        raise NoClusterError(
             "no cluster of yours runs on this host. 'holdfast start --head' starts one; --address HOST:PORT "
             "looks at one elsewhere"
         )

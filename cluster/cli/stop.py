@@ -103,7 +103,8 @@ def _what_ends(address: str) -> str:
         return ""
     clients = max(0, (report.get("clients") or 0) - 1)  # this command is one while it asks
     tasks = sum(number for state, number in (report.get("tasks") or {}).items() if state in UNDONE)
-    datasets = report.get("datasets") or []
+    stay = set(report.get("durable") or ())
+    datasets = [name for name in report.get("datasets") or () if name not in stay]
     parts = [count(number, noun) for number, noun in ((clients, "client"), (tasks, "task")) if number]
     if datasets:
         names = ", ".join(shorten(str(name), 60) for name in datasets[:NAMES_SHOWN])

@@ -194,7 +194,7 @@ class DurableFiles:
             found = catalogue.datasets()
         else:
             found = [each for name in names if (each := catalogue.find(name)) is not None]
-        return [(each.name, dict(each.about), each.nkeys, each.nbytes) for _, each in found]
+        return [(each.name, dict(each.about), each.nkeys, each.recipe.nbytes + each.nbytes) for _, each in found]
 
     def _load_dataset(self, place: str, name: Any) -> tuple[Any, ...] | None:
         opened, catalogue = self._open(place)

@@ -166,11 +166,12 @@ def test_stop_says_what_others_lose_and_asks_if_there_is_a_terminal() -> None:
     assert services() == []
 
 
-def test_a_cluster_that_was_not_started_here_is_stopped_by_its_address() -> None:
-    with LocalCluster(n_workers=1, object_store_memory="64 MB") as cluster:
+def test_a_cluster_that_was_not_started_here_is_stopped_by_its_address(tmp_path: Path) -> None:
+    with LocalCluster(n_workers=1, object_store_memory="64 MB", durable=tmp_path) as cluster:
         address = cluster.scheduler_address
         with Client(cluster, set_as_default=False) as client:
             client.publish_dataset(x=1)
+            client.publish_dataset(stays=1, durable=True)
             assert "--force kills processes of this host" in holdfast("stop", "--address", address, "--force", code=2)
             said = holdfast("stop", "--address", address.removeprefix("tcp://"), "--yes")
         assert (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,22 +53,49 @@ def test_those_of_a_cluster_are_listed_and_described(cluster: LocalCluster) -> N
         client.publish_dataset(flights=np.arange(10_000), durable=True)
         client.publish_dataset(here=[1, 2])
     shown = run("list", "--address", cluster.scheduler_address).output
-    assert "2 datasets, 80.1 kB" in shown
+    assert "2 datasets, 80.2 kB" in shown
     assert "flights" in shown
     assert "numpy.ndarray" in shown
     listed = json.loads(run("list", "--json", "--address", cluster.scheduler_address).output)
     assert {entry["name"]: bool(entry["durable"]) for entry in listed} == {"flights": True, "here": False}
-    described = json.loads(run("describe", "flights", "--address", cluster.scheduler_address).output)
+    described = json.loads(run("describe", "flights", "--json", "--address", cluster.scheduler_address).output)
     assert described["shape"] == [10_000]
+    shown = run("describe", "flights", "--address", cluster.scheduler_address).output
+    assert re.search(r"^type +numpy.ndarray$", shown, re.MULTILINE)
+    assert re.search(r"^shape +10,000$", shown, re.MULTILINE)
+    assert re.search(r"^made with +python 3.*numpy", shown, re.MULTILINE)
     done = run("describe", "nope", "--address", cluster.scheduler_address, code=1)
-    assert "there is no dataset 'nope'" in done.output
+    assert "there is no dataset 'nope'; there are: flights, here" in done.output
+
+
+def test_those_of_a_cluster_are_exported_and_removed(cluster: LocalCluster, tmp_path: Path) -> None:
+    where = ("--address", cluster.scheduler_address)
+    target = str(tmp_path / "target")
+    with Client(cluster, set_as_default=False) as client:
+        client.publish_dataset(kept=np.arange(10_000), durable=tmp_path / "place")
+        client.publish_dataset([1], name=("not", "durable"))
+        assert "Copied kept" in run("export", "kept", target, *where).output
+        assert client.get_dataset("kept", durable=target).sum() == 49_995_000
+        done = run("export", "('not', 'durable')", target, *where, code=1)
+        assert "is not durable" in done.output
+        assert f"from the cluster, and from {tmp_path / 'place'}" in run("remove", "kept", *where).output
+        run("remove", "('not', 'durable')", *where)
+        assert not {"kept", ("not", "durable")} & set(client.list_datasets())
+        assert client.list_datasets(durable=tmp_path / "place") == ()
+
+
+def test_without_a_cluster_it_says_that_a_place_needs_none(runtime_directory: Path) -> None:
+    for command in (["list"], ["describe", "x"], ["export", "x", "/nowhere"], ["remove", "x"]):
+        done = run(*command, code=1)
+        assert "'holdfast start --head' starts one" in done.output
+        assert "--place" in done.output
 
 
 def test_those_of_a_place_need_no_cluster(place: str) -> None:
     listed = json.loads(run("list", "--json", "--place", place).output)
     assert [(entry["name"], entry["durable"]) for entry in listed] == [("flights", place), ("words", place)]
     assert "numpy.ndarray" in run("list", "--place", place).output
-    assert json.loads(run("describe", "words", "--place", place).output)["length"] == 2
+    assert json.loads(run("describe", "words", "--json", "--place", place).output)["length"] == 2
 
 
 def test_one_is_exported_and_is_there(place: str, tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ STATUS = Request(
             "tasks": Mapped(TEXT, Integer(), MAX_NAMED),
             "clients": Integer(),
             "datasets": Listed(DATASET, MAX_DATASETS),
+            "durable": Listed(DATASET, MAX_DATASETS),
             "one_copy": Mapped(TEXT, Plain(), MAX_DATASETS),
         },
         others=Anything("for people"),

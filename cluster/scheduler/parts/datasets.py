@@ -496,7 +496,7 @@ class Datasets(Part, WaitOwner):
             **dataset.about,
             "publisher": dataset.publisher,
             "keys": len(tasks),
-            "nbytes": sum(task.nbytes for task in tasks if task.state == "memory"),
+            "nbytes": len(dataset.data) + sum(task.nbytes for task in tasks if task.state == "memory"),
             "unfinished": sum(task.state not in ("memory", "erred") for task in tasks),
             "durable": dataset.place,
             "copies": max(1, dataset.replicas),

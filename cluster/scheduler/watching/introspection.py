@@ -202,5 +202,6 @@ def status(
         "waits": waiting.requests(state),
         "clients": sum(client.worker is None for client in state.clients.values()),
         "datasets": state.datasets.names(),
+        "durable": [name for name, dataset in state.datasets.published.items() if dataset.place is not None],
         "one_copy": single,
     }
