@@ -18,6 +18,7 @@ _COMMANDS = {
     "memory": "memory",
     "explain": "explain",
     "datasets": "datasets",
+    "state": "state",
     "logs": "logs",
 }
 
@@ -72,6 +73,7 @@ def main() -> None:
       holdfast memory                          show its objects: size, owner, holders, where they lie
       holdfast explain KEY                     show why a task is in its state, and what keeps its result
       holdfast datasets list                   show what is published, and what of it is durable
+      holdfast state inspect                   show what the scheduler has written down, and whether it is whole
       holdfast logs --follow                   show what its processes log, and what tasks print
       holdfast stop                            stop what was started here
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -86,6 +87,15 @@ def _until_now(place: dict[str, Any], said: float) -> dict[str, Any]:
     if died is not None:
         died += since
     return {**place, "next_start_seconds": left, "last_death_seconds": died}
+
+
+def state_directory_here() -> Path:
+    """The state directory of the cluster whose scheduler this user has started on this host."""
+    address = _running_here()
+    for entry in _parts_here():
+        if entry["address"] == address and entry.get("state_directory"):
+            return Path(entry["state_directory"])
+    raise HoldfastError(f"the scheduler of the cluster at {address} was not started here: name its state directory")
 
 
 def store_memory_here() -> int:

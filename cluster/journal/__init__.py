@@ -11,6 +11,7 @@ From bottom to top:
 `group_sync`        one sync of the disk for all that wait for one
 `recovery`          reads a state directory, and sets aside what it can't read
 `compaction`        writes down the tables in the place of the records that led to them
+`inspection`        what a state directory is like, for people
 ==================  =============================================================================================
 
 Nothing here knows the scheduler, its state machine or its parts. `tables` knows that tasks depend on tasks and that

@@ -129,6 +129,15 @@ class StateDirectory:
         """Where a file of the journal lies."""
         return self.path / "journal" / f"{number:08d}.{'sum' if summary else 'log'}"
 
+    def set_all_aside(self, *, before: int) -> Path:
+        """Move the files of the journal with lower numbers to where only a user removes them. Returns where."""
+        place = self.path / "aside" / f"{time.strftime('%Y%m%d-%H%M%S')}-{self.epoch}-journal"
+        place.mkdir(mode=0o700)
+        for file in files(self.path):
+            if file.number < before:
+                file.path.rename(place / file.path.name)
+        return place
+
     def set_aside(self, name: str, data: memoryview | None = None, *, path: Path | None = None) -> Path:
         """Keep bytes, or move a file, where only a user removes it. Returns where."""
         place = self.path / "aside" / f"{time.strftime('%Y%m%d-%H%M%S')}-{self.epoch}-{name}"
@@ -162,6 +171,20 @@ def files(path: Path) -> list[File]:
         return found
     last = summaries[-1]
     return [last, *(file for file in found if file.number > last.number)]
+
+
+def owner(path: Path) -> int | None:
+    """The id of the process that has a state directory; None if none does. Asks for no lock, which another one may want
+    in this moment."""
+    try:
+        status = os.stat(path / "lock")
+        with open("/proc/locks") as locks:
+            place = f":{status.st_ino}"
+            if not any(" FLOCK " in line and line.split()[5].endswith(place) for line in locks):
+                return None
+        return int((path / "lock").read_bytes() or 0)
+    except (OSError, ValueError):
+        return None
 
 
 def superseded(path: Path) -> list[File]:

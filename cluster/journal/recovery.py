@@ -116,7 +116,12 @@ def read(
     through
         The last file to read; None: all.
     """
-    return _Reading(on_hole).read([file for file in state.files(path) if through is None or file.number <= through])
+    while True:
+        files = [file for file in state.files(path) if through is None or file.number <= through]
+        try:
+            return _Reading(on_hole).read(files)
+        except FileNotFoundError:  # a summary has taken the place of some of them meanwhile
+            continue
 
 
 class _Reading:

@@ -37,6 +37,7 @@ from holdfast.cluster.journal.recovery import Recovered, recover
 from holdfast.cluster.journal.tables import Tables
 from holdfast.cluster.journal.writer import FILE_NBYTES, RESERVE_NBYTES, Writer
 from holdfast.cluster.protocol import requests
+from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.instructions import Instruction, Reply
 
 logger = logging.getLogger(__name__)
@@ -85,19 +86,14 @@ class Journal:
         Which scheduler of its cluster this one is.
     epoch
         The same for peers: it names the cluster, too.
-    tables
-        What earlier schedulers have left. Let go of by `start`.
-    is_damaged
-        Whether something of that could not be read.
     """
 
     def __init__(self, directory: StateDirectory, recovered: Recovered) -> None:
         self.number = directory.epoch
         self.epoch = f"{directory.cluster}/{directory.epoch}"
-        self.tables: Tables | None = recovered.tables
-        self.is_damaged = bool(recovered.damage)
         self._directory = directory
-        self._recovered = recovered._replace(tables=Tables())
+        self._tables = recovered.tables
+        self._damage = list(map(str, recovered.damage))
         self._writer = Writer(
             directory,
             recovered.next_file,
@@ -135,6 +131,25 @@ class Journal:
             directory.close()
             raise
 
+    def recovered(self, make: Callable[[], SchedulerState]) -> SchedulerState:
+        """A machine that begins with what earlier schedulers have left.
+
+        If it can't, for whatever reason, all of that is set aside: it is not of this version's making, or shows a fault
+        of this version's, and no next try would be better.
+        """
+        tables, self._tables = self._tables, Tables()
+        state = make()
+        try:
+            state.recover(tables, self.number, is_damaged=bool(self._damage))
+        except Exception as error:
+            place = self._directory.set_all_aside(before=self._writer.file_number)
+            reason = f"no scheduler could go on with what was in it, which was moved to {place}: {error!r:.500}"
+            logger.exception("the journal is given up: %s", reason)
+            self._damage.append(reason)
+            state = make()
+            state.recover(Tables(), self.number, is_damaged=True)
+        return state
+
     def start(
         self,
         tell: Callable[[list[Instruction]], None],
@@ -152,7 +167,6 @@ class Journal:
         give_up
             Called with a reason when that takes too long.
         """
-        self.tables = None
         self._loop = asyncio.get_running_loop()
         self._tell = tell
         self._stand_still = stand_still
@@ -292,14 +306,13 @@ class Journal:
 
     def describe(self) -> dict[str, Any]:
         """For people."""
-        damage = [str(each) for each in self._recovered.damage]
         return {
             "directory": str(self._directory.path),
             "nbytes": self._nbytes(),
             "full": self.is_full,
             "stuck": self._reason if self._held else None,
-            "damage": damage[:DAMAGE_SHOWN],
-            "damages": len(damage),
+            "damage": self._damage[:DAMAGE_SHOWN],
+            "damages": len(self._damage),
         }
 
     def _nbytes(self) -> int:

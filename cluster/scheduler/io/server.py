@@ -117,23 +117,24 @@ class Scheduler:
         self.id = f"scheduler-{secrets.token_hex(4)}"
         self._validate = validate
         self.failures = 0  # of the scheduler's own
-        state = CheckedState if validate else SchedulerState
-        self.state = state(
-            no_worker_timeout=no_worker_timeout,
-            stopped_seconds=stopped_seconds,
-            max_failures=max_failures,
-            durable_place=durable,
-            host_id=host_id(),
-            process=list(Process.own()),
-            address=format_address(*sock.getsockname()[:2]),
-            events_kept=events_kept,
-            wall_time=time.time,
-            on_failure=None if validate else self._failed,
-            decisions=Decisions(journal is not None),
-        )
+
+        def make() -> SchedulerState:
+            return (CheckedState if validate else SchedulerState)(
+                no_worker_timeout=no_worker_timeout,
+                stopped_seconds=stopped_seconds,
+                max_failures=max_failures,
+                durable_place=durable,
+                host_id=host_id(),
+                process=list(Process.own()),
+                address=format_address(*sock.getsockname()[:2]),
+                events_kept=events_kept,
+                wall_time=time.time,
+                on_failure=None if validate else self._failed,
+                decisions=Decisions(journal is not None),
+            )
+
         self._journal = journal
-        if journal is not None and journal.tables is not None:
-            self.state.recover(journal.tables, journal.number, is_damaged=journal.is_damaged)
+        self.state = make() if journal is None else journal.recovered(make)
         self._recovery_seconds = recovery_seconds
         self._client_resume_seconds = client_resume_seconds
         # All that a peer may be late with counts in time in which this process listened.

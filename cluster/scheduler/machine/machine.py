@@ -44,6 +44,7 @@ from holdfast.cluster.journal.tables import Tables
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.scheduler.machine.clients import Clients
 from holdfast.cluster.scheduler.machine.hosts import Hosts
+from holdfast.cluster.scheduler.machine.mending import mend
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.orders import Orders
@@ -400,6 +401,8 @@ class SchedulerState:
         is_damaged
             Whether the journal may have lost something.
         """
+        if is_damaged:
+            mend(tables)
         first = epoch << NUMBER_SHIFT
         self._asked_again = True
         self.life.number_runs_from(first)
