@@ -18,7 +18,7 @@ _COMMANDS = {
     "memory": "memory",
     "explain": "explain",
     "datasets": "datasets",
-    "state": "state",
+    "state": "state_directory",
     "logs": "logs",
 }
 
