@@ -47,15 +47,23 @@ class KilledWorker(HoldfastError):
         The address of the worker that died last.
     allowed_failures : int
         After how many deaths the task would have run once more.
+    reason : str
+        How that worker has died: the signal or the exit code, and how much memory it had by itself.
     """
 
     def __init__(
-        self, text: str = "", task: Any = None, last_worker: str | None = None, allowed_failures: int | None = None
+        self,
+        text: str = "",
+        task: Any = None,
+        last_worker: str | None = None,
+        allowed_failures: int | None = None,
+        reason: str = "",
     ) -> None:
         super().__init__(text)
         self.task = task
         self.last_worker = last_worker
         self.allowed_failures = allowed_failures
+        self.reason = reason
 
 
 class BlockedTasksError(HoldfastError, RuntimeError):

@@ -201,7 +201,9 @@ def _condition(worker: dict[str, Any]) -> str:
     condition = worker.get("condition")
     if condition is None:
         return MISSING
-    return str(condition) if condition == "running" else f"{condition} for {format_duration(worker.get('seconds'))}"
+    if condition == "running":
+        return "paused: it is near its memory limit" if worker.get("paused") else "running"
+    return f"{condition} for {format_duration(worker.get('seconds'))}"
 
 
 def _absent(host: dict[str, Any]) -> str:
@@ -230,6 +232,8 @@ def _host(address: str, node: dict[str, Any], width: int | None) -> str:
     lines.append(f"  object store: {text}")
     if store.get("spill_error"):
         lines.append(f"  nothing more can be moved to disk: {store['spill_error']}")
+    if limit := node.get("memory"):
+        lines.append(f"  memory: {size(limit.get('nbytes'))} for all processes, by {limit.get('file')}")
     rows = [
         [
             worker.get("name") or name,

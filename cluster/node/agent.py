@@ -265,6 +265,7 @@ class NodeAgent:
             forker=self._forker,
             on_exit=self._exited,
             on_change=self._places_changed,
+            on_pause=self._report,
             environment=lambda: nanny.environment,
             log_level=self._log_level,
             log_directory=self._worker_logs,

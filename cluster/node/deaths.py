@@ -51,6 +51,8 @@ class Death(NamedTuple):
         Whether it was killed as a process is that writes where it can't.
     frames
         What the crashed thread was doing, innermost first, for people.
+    log
+        The end of what it has logged, introduced and indented; empty if it has no log of its own.
     asked
         Whether it was ended for the scheduler, because of what it was running.
     incarnation
@@ -65,6 +67,7 @@ class Death(NamedTuple):
     frames: str = ""
     asked: bool = False
     incarnation: int | None = None
+    log: str = ""
 
 
 def death_of(code: int, ledger: AgentLedger) -> Death:

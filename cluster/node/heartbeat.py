@@ -12,6 +12,7 @@ from holdfast.cluster.node.conditions import LOOK_SECONDS, Conditions
 from holdfast.cluster.node.memory_watch import private_nbytes
 from holdfast.cluster.node.workers import HostWorkers
 from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH
+from holdfast.objectstore.system import control_groups
 
 INTERVAL_SECONDS = 2.0
 #: Of the clients that hold objects in a store, so many are named.
@@ -99,6 +100,7 @@ class Heartbeat:
         self._interval = interval
         self._clock = clock
         self._died = died
+        self._memory = control_groups.tightest_memory_limit()
         self._vitals = WorkerVitals()
         self._conditions = Conditions()
         self._beating: asyncio.Task[None] | None = None
@@ -116,12 +118,16 @@ class Heartbeat:
         """Report now."""
         self._look()
         doing = self._conditions.report()
+        for worker in self._workers.processes:
+            doing.setdefault(worker.address, {})["paused"] = worker.is_paused
         vitals = self._vitals.measure(self._workers.pids)
         report: dict[str, Any] = {
             "store": store_figures(self._stats()),
             "workers": {address: {**figures, **doing.get(address, {})} for address, figures in vitals.items()},
             "places": self._workers.describe(),
         }
+        if self._memory is not None:
+            report["memory"] = self._memory._asdict()
         if self._died is not None:
             report["last_death_seconds"] = time.monotonic() - self._died
         self._send(report)

@@ -204,7 +204,7 @@ class SchedulerLink:
     def exited(self, worker_address: str, death: Death) -> None:
         """A worker's process has ended."""
         how = death.reason[:MAX_REASON_LENGTH], death.running, death.crashed, death.fault, death.asked
-        self._send(protocol.node.EXITED(worker_address, *how, death.incarnation))
+        self._send(protocol.node.EXITED(worker_address, *how, death.incarnation, death.log[:MAX_REASON_LENGTH]))
 
     def left(self, name: str, object_ids: list[Any], incarnation: int | None) -> None:
         """A process that used this host's store has gone, and has put these objects there; which one it was of those in

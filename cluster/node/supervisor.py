@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from holdfast.cluster.processes.child import CLOSE_SECONDS, EXIT_SECONDS
 from holdfast.cluster.processes.forking import ForkedProcess, Forker
 from holdfast.cluster.processes.restarts import Restarts
 from holdfast.objectstore.errors import HoldfastError
+from holdfast.objectstore.sizes import format_size
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class WorkerProcess:
         self.incarnation: int | None = None  # of that process, or of the one before
         self.killed_because: str | None = None
         self.is_asked_to_end = False  # by the scheduler, because of what it runs
+        self.is_paused = False  # since its process is near to its memory limit
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closing = asyncio.Event()  # it is to end, and not to be started again
         self.keeper: asyncio.Task[None] | None = None
@@ -89,6 +92,8 @@ class Supervisor:
         The cluster's token.
     on_exit:
         ``on_exit(address, death)``, called when a worker's process has ended while it should run.
+    on_pause:
+        Called when a worker has come near to its memory limit, or is far from it again.
     environment:
         ``environment()``: variables of the environment of the processes that start now, besides those of their plans;
         None takes one away.
@@ -106,6 +111,7 @@ class Supervisor:
         forker: Forker,
         token: bytes,
         on_exit: Callable[[str, Death], None],
+        on_pause: Callable[[], object],
         environment: Callable[[], Mapping[str, str | None]],
         log_level: str = "INFO",
         log_directory: Path | None = None,
@@ -115,6 +121,7 @@ class Supervisor:
         self._forker = forker
         self._token = token
         self._on_exit = on_exit
+        self._on_pause = on_pause
         self._environment = environment
         self._log_level = log_level
         self._log_directory = log_directory
@@ -122,6 +129,7 @@ class Supervisor:
         self._incarnations = itertools.count(1)
         self._incarnations_of: dict[int, int] = {}  # by pid, of the processes that were started last
         self._is_closing = False
+        self._memory = memory_watch.MemoryWatch(self._limits, self._kill, self._pause)
         self._memory_watch: asyncio.Task[None] | None = None
         self._log_watch: asyncio.Task[None] | None = None
         self._partings: set[asyncio.Task[None]] = set()
@@ -132,8 +140,8 @@ class Supervisor:
         if self._is_closing:
             worker.closing.set()
         worker.keeper = asyncio.ensure_future(self._keep(worker))
-        if worker.plan.memory_limit is not None and self._memory_watch is None:
-            self._memory_watch = asyncio.ensure_future(memory_watch.watch(self._limits, self._kill))
+        if self._memory_watch is None:
+            self._memory_watch = asyncio.ensure_future(self._memory.run())
         if self._log_directory is not None and self._log_watch is None:
             self._log_watch = asyncio.ensure_future(self._bound_logs(self._log_directory))
 
@@ -220,6 +228,7 @@ class Supervisor:
         """Run one process to its end; says how it ended. Only this supervisor asks it to."""
         worker.killed_because = None
         worker.is_asked_to_end = False
+        worker.is_paused = False
         log_file = None if self._log_directory is None else log_files.file_of(self._log_directory, worker.name)
         with tokens.handed_down(self._token) as token_fd, dask_config.handed_down(self._dask_config) as config_fd:
             child = await self._forker.fork_async(
@@ -254,6 +263,7 @@ class Supervisor:
                     worker.started.set_exception(error)
                 return Death(str(error).removeprefix(f"{worker.name} "))
             worker.restarts.ready()
+            self._memory.begin(child.pid)
             if not worker.started.done():
                 worker.started.set_result(None)
             code = await child.exited()
@@ -262,9 +272,14 @@ class Supervisor:
             if child.returncode is None:  # it can't be watched
                 child.stop(0)
         death = death_of(code, ledger)
-        if worker.killed_because is None:
-            return death
-        return death._replace(reason=worker.killed_because, asked=worker.is_asked_to_end)
+        if worker.is_asked_to_end:
+            return death._replace(reason=worker.killed_because or death.reason, asked=True)
+        reason = worker.killed_because or death.reason
+        if used := self._memory.used(child.pid):
+            reason += f", {format_size(used)} used by itself"
+        if code == -signal.SIGKILL and worker.killed_because is None and (where := self._memory.out_of_memory()):
+            reason += f"; {where}"
+        return death._replace(reason=reason, log=child.log_tail())
 
     def _remember(self, pid: int, incarnation: int) -> None:
         self._incarnations_of.pop(pid, None)  # which the kernel has given out anew
@@ -346,13 +361,18 @@ class Supervisor:
         """The process of each worker, by its address; None for one that has none now."""
         return {worker.address: worker.pid for worker in self.workers}
 
-    def _limits(self) -> dict[int, int]:
-        """Bytes of private memory above which a process is killed, of those that have such a limit."""
-        return {
-            worker.pid: worker.plan.memory_limit
-            for worker in self.workers
-            if worker.pid is not None and worker.plan.memory_limit is not None
-        }
+    def _limits(self) -> dict[int, int | None]:
+        """Bytes of private memory above which each process is killed; None: it may use any number."""
+        return {worker.pid: worker.plan.memory_limit for worker in self.workers if worker.pid is not None}
+
+    def _pause(self, pid: int, is_paused: bool) -> None:
+        for worker in self.workers:
+            if worker.pid == pid:
+                worker.is_paused = is_paused
+                used, limit = self._memory.used(pid) or 0, worker.plan.memory_limit or 0
+                what = "is paused" if is_paused else "takes tasks again"
+                logger.warning("%s %s: it uses %s of %s", worker.name, what, format_size(used), format_size(limit))
+                self._on_pause()
 
     def _kill(self, pid: int, reason: str) -> None:
         for worker in self.workers:

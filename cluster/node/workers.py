@@ -37,6 +37,8 @@ class HostWorkers:
         ``on_exit(address, death)``: a worker has ended that was to run, or was closed by `remove`.
     on_change
         Called when `places` have changed.
+    on_pause
+        Of `Supervisor`.
     environment
         ``environment()``: what the nanny sets in the environment of the worker processes that start now.
     log_level, log_directory, dask_config
@@ -53,6 +55,7 @@ class HostWorkers:
         forker: Forker,
         on_exit: Callable[[str, Death], None],
         on_change: Callable[[], None],
+        on_pause: Callable[[], object],
         environment: Callable[[], Mapping[str, str | None]],
         log_level: str = "INFO",
         log_directory: Path | None = None,
@@ -70,6 +73,7 @@ class HostWorkers:
             forker=forker,
             token=token,
             on_exit=on_exit,
+            on_pause=on_pause,
             environment=environment,
             log_level=log_level,
             log_directory=log_directory,

@@ -48,7 +48,8 @@ EXITED = Message(
     "A worker process ended. Its threads had taken the `running` ones last; `crashed` is the one of them that has "
     "crashed it, if that is known. `fault` says whether it was killed as a process is that writes where it can't; "
     "`asked`, whether the node has ended it since the scheduler wanted that (`kill`). What is said of another process "
-    "than the one that is connected comes too late. A worker without a process of its own has no incarnation.",
+    "than the one that is connected comes too late. A worker without a process of its own has no incarnation. `log` is "
+    "the end of what it has logged.",
     worker=ADDRESS,
     reason=REASON,
     running=RUNS,
@@ -56,6 +57,7 @@ EXITED = Message(
     fault=Boolean(),
     asked=Boolean(),
     incarnation=Maybe(INCARNATION),
+    log=REASON,
 )
 LEFT = Message(
     "left",
@@ -81,9 +83,10 @@ HEARTBEAT = Message(
     "heartbeat",
     "How the node, its store and its workers are: every two seconds, or as often as the welcome said; and at once when "
     "a worker's condition is another one, or when the scheduler asks. A worker has been `running`, `computing`, "
-    "`blocked` or `stopped` for so many seconds (`node/conditions.py`). `places` are those where the node keeps "
+    "`blocked` or `stopped` for so many seconds (`node/conditions.py`), and is `paused` if it has come near to its "
+    "memory limit. `places` are those where the node keeps "
     "workers. `last_death_seconds` says how long ago the last worker of a place died, or the last agent in this one's "
-    "place.",
+    "place. `memory` is the least limit of memory of the node's control groups, and the file that it is from.",
     report=Fields(
         {},
         {
@@ -95,12 +98,19 @@ HEARTBEAT = Message(
                 ADDRESS,
                 Fields(
                     {},
-                    {"memory": Maybe(NBYTES), "cpu": Maybe(Number()), "condition": TEXT, "seconds": SECONDS},
+                    {
+                        "memory": Maybe(NBYTES),
+                        "cpu": Maybe(Number()),
+                        "condition": TEXT,
+                        "seconds": SECONDS,
+                        "paused": Boolean(),
+                    },
                     others=Plain(),
                 ),
                 MAX_NAMED,
             ),
             "last_death_seconds": Plain(),
+            "memory": Fields({}, {"nbytes": NBYTES, "file": TEXT}),
         },
         others=Plain(),
     ),

@@ -31,10 +31,43 @@ def memory_limit(root: str = "") -> int | None:
     A limit from which on the kernel only slows processes down (``memory.high``) counts like one that it kills for: what
     a store takes can't be given up for it.
     """
-    folders = _folders(root, "memory")
-    limits = [_memory_limit(folder) for folder in folders]
-    limits += [_stat(folder).get("hierarchical_memory_limit") for folder in folders if not folder.is_unified]
-    return min((limit for limit in limits if limit is not None), default=None)
+    tightest = tightest_memory_limit(root)
+    return None if tightest is None else tightest.nbytes
+
+
+class Limit(NamedTuple):
+    """A limit, and where it stands.
+
+    Attributes
+    ----------
+    nbytes
+        Of memory.
+    file
+        That sets it.
+    """
+
+    nbytes: int
+    file: str
+
+
+def tightest_memory_limit(root: str = "") -> Limit | None:
+    """The least of all limits of memory, and the file that it is from; None: there is none."""
+    limits = [limit for folder in _folders(root, "memory") for limit in _memory_limits(folder)]
+    return min(limits, default=None)
+
+
+def memory_kills(root: str = "") -> dict[str, int]:
+    """How often the kernel has killed processes for want of memory in each of this process's groups, by its folder.
+
+    A group of version 2 counts what was killed in it and below it, one of version 1 what was killed in it.
+    """
+    found = {}
+    for folder in _folders(root, "memory"):
+        for line in _text(folder, "memory.events" if folder.is_unified else "memory.oom_control").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill" and value.isdecimal():
+                found[folder.path] = int(value)
+    return found
 
 
 def available_memory(root: str = "") -> int | None:
@@ -74,9 +107,20 @@ class _Folder(NamedTuple):
 
 
 def _memory_limit(folder: _Folder) -> int | None:
+    """A group's own, without that of the groups above it."""
     names = ("memory.max", "memory.high") if folder.is_unified else ("memory.limit_in_bytes",)
     numbers = [number for name in names if (number := _number(folder, name)) is not None]
     return min((number for number in numbers if number < _UNLIMITED), default=None)
+
+
+def _memory_limits(folder: _Folder) -> Iterator[Limit]:
+    for name in ("memory.max", "memory.high") if folder.is_unified else ("memory.limit_in_bytes",):
+        number = _number(folder, name)
+        if number is not None and number < _UNLIMITED:
+            yield Limit(number, f"{folder.path}/{name}")
+    above = None if folder.is_unified else _stat(folder).get("hierarchical_memory_limit")
+    if above is not None:
+        yield Limit(above, f"{folder.path}/memory.stat")
 
 
 def _stat(folder: _Folder) -> dict[str, int]:

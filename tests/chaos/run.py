@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from holdfast import Client, LocalCluster, Variable
 from holdfast.cluster.processes import restarts
 from tests.chaos import accounts
+from tests.chaos.client_program import attempt
 from tests.chaos.clients import Clients
 from tests.chaos.operations import (
     COUNTER,
     PATIENCE_SECONDS,
     QUEUED,
+    Operation,
     Work,
     check_dataset,
     expect_filled,
@@ -34,6 +36,8 @@ from tests.chaos.victims import Nemesis
 TICK_SECONDS = 0.05
 #: And how often it looks at a cluster at rest.
 LOOK_SECONDS = 0.25
+#: The number of this process among the clients.
+RUN = -1
 #: How long a cluster at rest may take to be whole again, and to let go of what nothing holds.
 HEALING_SECONDS = 120.0
 #: How long it may take to end.
@@ -209,10 +213,10 @@ class Run:
         self._stage = "reading what is left"
         work = Work(client, random.Random(f"run {self.options.seed}"))
         for name in sorted(client.list_datasets()):
-            self._try(f"reading the dataset {name}", lambda name=name: check_dataset(work, name))
+            self._try(work, lambda work, name=name: check_dataset(work, name))
         self._check_counter(client, clients)
         kept = client.map(fill, range(3), pure=False)
-        self._try("computing again", lambda: expect_filled(0, kept, "arrays from"))
+        self._try(work, lambda _: expect_filled(0, kept, "arrays from"))
         self._stage = "comparing accounts"
         self._until(
             lambda: not accounts.unlike(cluster, client),
@@ -220,8 +224,8 @@ class Run:
             lambda: "\n  ".join(accounts.unlike(cluster, client)),
         )
         for _ in range(QUEUED):
-            self._try("reading the queue", lambda: queue(work))
-        self._try("reading a variable", lambda: variable(work))
+            self._try(work, queue)
+        self._try(work, variable)
         kept.clear()
         accounts.clear(client)
         self._until(
@@ -249,11 +253,9 @@ class Run:
 
     # -- helpers
 
-    def _try(self, what: str, function: Callable[[], object]) -> None:
-        try:
-            function()
-        except Exception as error:
-            self.failures.append(f"{what}: {type(error).__name__}: {error}")
+    def _try(self, work: Work, operation: Operation) -> None:
+        """Do something as clients do."""
+        self._take(attempt(RUN, operation, work))
 
     def _until(self, condition: Callable[[], bool], what: str, more: Callable[[], str] | None = None) -> None:
         deadline = time.monotonic() + HEALING_SECONDS

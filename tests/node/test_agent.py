@@ -183,7 +183,7 @@ def test_a_killed_worker_is_reported_and_started_again(scheduler, start_host, ev
     killed, other = host.worker(0), host.worker(1)
     _, made = scheduler.one(killed, scheduler.task(killed, np.arange, 50_000, key="x"))
     os.kill(killed.info["pid"], signal.SIGKILL)
-    _, address, reason, *_, incarnation = scheduler.message(host.node, "exited")
+    _, address, reason, *_, incarnation, _ = scheduler.message(host.node, "exited")
     assert address == f"{host.address}/0"
     assert "SIGKILL" in reason
     assert incarnation == killed.info["incarnation"]
@@ -202,7 +202,8 @@ def test_a_worker_that_exits_without_being_asked_to_is_started_again(scheduler, 
     worker = host.worker()
     scheduler.send(worker, ("run", [scheduler.task(worker, os._exit, 0)]))
     _, address, reason, *_ = scheduler.message(host.node, "exited")
-    assert (address, reason) == (f"{host.address}/0", "exited with code 0")
+    assert address == f"{host.address}/0"
+    assert reason.startswith("exited with code 0, ")
     scheduler.wait(lambda: worker.gone, "its connection ends")
     again = host.worker()
     assert scheduler.value(again, scheduler.task(again, abs, -1)) == 1
@@ -217,7 +218,8 @@ def test_a_worker_that_has_lost_the_scheduler_and_lives_on_is_started_again(sche
     scheduler.send(host.node, ("parted", other.info["address"], pid))  # a process that is gone, for all that is known
     scheduler.send(host.node, ("parted", worker.info["address"], pid))
     _, address, reason, *_ = scheduler.message(host.node, "exited")
-    assert (address, reason) == (worker.info["address"], "had lost the scheduler, and did not end")
+    assert address == worker.info["address"]
+    assert reason.startswith("had lost the scheduler, and did not end, ")
     until(lambda: host.worker(0).info["pid"] != pid, "another process has taken its place")
     assert not other.gone
 

@@ -29,9 +29,9 @@ def test_the_scheduler_has_it_keep_more_workers_and_close_some(scheduler: Any, s
     pid = host.worker(0).info["pid"]
     scheduler.send(host.node, protocol.node.REMOVE_WORKERS([f"{host.address}/0", "tcp://unknown:1/7"]))
     assert places(scheduler.message(host.node, "places")) == ["host-4"]
-    _, address, reason, running, crashed, fault, asked, incarnation = scheduler.message(host.node, "exited")
+    _, address, reason, running, crashed, fault, asked, incarnation, log = scheduler.message(host.node, "exited")
     assert (address, reason, list(running), crashed) == (f"{host.address}/0", "was closed", [], None)
-    assert (fault, asked, incarnation) == (False, True, 1)
+    assert (fault, asked, incarnation, log) == (False, True, 1, "")
     assert not Path(f"/proc/{pid}").exists()
     assert list(host.in_loop(host.agent.workers.describe)) == [f"{host.address}/4"]
 

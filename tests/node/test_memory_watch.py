@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from holdfast.cluster.node import memory_watch
-from holdfast.cluster.node.memory_watch import INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, private_nbytes, watch
+from holdfast.cluster.node.memory_watch import INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, MemoryWatch, private_nbytes
 
 GB = 1 << 30
 MIB = 1 << 20
@@ -53,10 +53,11 @@ def test_a_process_that_has_ended_has_no_memory() -> None:
 
 def test_it_looks_again_when_a_process_could_have_reached_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    used = {1: 0, 2: 0}
+    used = {1: 1, 2: 1}
     history = iter([14 * GB, 15 * GB + GB // 2, 16 * GB - 10 * MIB, 16 * GB + 1])
     looks: list[tuple[int, float]] = []
     killed: list[tuple[int, str]] = []
+    paused: list[tuple[int, bool]] = []
 
     def look(pid: int) -> int:
         looks.append((pid, now))
@@ -73,10 +74,18 @@ def test_it_looks_again_when_a_process_could_have_reached_its_limit(monkeypatch:
     monkeypatch.setattr(memory_watch, "private_nbytes", look)
     monkeypatch.setattr(memory_watch.asyncio, "sleep", sleep)
     with pytest.raises(KeyboardInterrupt):
-        asyncio.run(watch(lambda: dict.fromkeys(used, 16 * GB), lambda *call: killed.append(call), clock=lambda: now))
+        asyncio.run(
+            MemoryWatch(
+                lambda: dict.fromkeys(used, 16 * GB),
+                lambda *call: killed.append(call),
+                lambda *call: paused.append(call),
+                clock=lambda: now,
+            ).run()
+        )
     of_each = {pid: [when - 100 for looked, when in looks if looked == pid] for pid in used}
     assert of_each[1] == [0, INTERVAL_SECONDS_MAX], "which stays far from it"
     assert of_each[2] == pytest.approx([0, 1, 1.25, 1.3125, 1.3125 + INTERVAL_SECONDS_MIN])
     ((pid, reason),) = killed
     assert pid == 2
-    assert reason == "exceeded its memory limit of 17.2 GB: 17.2 GB used by itself"
+    assert reason == "exceeded its memory limit of 17.2 GB"
+    assert paused == [(2, True)]

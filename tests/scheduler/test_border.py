@@ -142,7 +142,7 @@ def test_an_object_of_another_key_is_no_result_and_no_data():
             ((_, run_id, *_, serial),) = (await setup.worker.next("run"))[1]
             setup.worker.connection.send(("finished", [(serial, run_id, b"o" * 16, 10, None, "bytes", 0.1)]))
             await setup.worker.until(lambda: setup.worker.gone)
-            setup.node.connection.send(("exited", WORKER, "for a change", [], None, False, False, None))
+            setup.node.connection.send(("exited", WORKER, "for a change", [], None, False, False, None, ""))
             worker = await setup.add_worker()
             assert (await worker.next("run"))[1][0][0] == "x"
             assert setup.scheduler.state.tasks["data"].state == "memory"
@@ -184,7 +184,7 @@ def test_a_node_speaks_for_its_own_workers_only():
     async def main():
         async with Setup() as setup:
             other = await setup.add_node(OTHER_NODE)
-            other.connection.send(("exited", WORKER, "of envy", [], None, False, False, None))
+            other.connection.send(("exited", WORKER, "of envy", [], None, False, False, None, ""))
             await other.until(lambda: other.gone)
             setup.submit("x")
             await setup.worker.next("run")

@@ -87,7 +87,7 @@ def test_a_worker_that_is_cut_off_and_has_ended_as_its_node_says_leaves_at_once(
     async def main():
         async with Setup(resume_seconds=LONG_SECONDS) as setup:
             await cut(setup.scheduler, setup.worker, WORKER)
-            setup.node.connection.send(("exited", WORKER, "killed", [], None, False, False, None))
+            setup.node.connection.send(("exited", WORKER, "killed", [], None, False, False, None, ""))
             await until(lambda: WORKER not in setup.scheduler.state.workers)
 
     run(main())
@@ -97,7 +97,7 @@ def test_the_end_of_the_process_before_does_not_end_one_that_is_cut_off(way):
     async def main():
         async with Setup(resume_seconds=LONG_SECONDS) as setup:
             await cut(setup.scheduler, setup.worker, WORKER)
-            setup.node.connection.send(("exited", WORKER, "killed", [], None, False, False, 1))
+            setup.node.connection.send(("exited", WORKER, "killed", [], None, False, False, 1, ""))
             way.set()
             await until(lambda: not setup.scheduler.state.workers[WORKER].barred)
             assert not setup.worker.gone

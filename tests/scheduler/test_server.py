@@ -22,7 +22,7 @@ def test_work_that_waits_goes_to_a_worker_in_the_moment_it_joins():
     async def main():
         async with Setup() as setup:
             setup.worker.connection.close()
-            setup.node.connection.send(("exited", WORKER, "for a change", [], None, False, False, None))
+            setup.node.connection.send(("exited", WORKER, "for a change", [], None, False, False, None, ""))
             setup.submit("x")
             worker = await setup.add_worker()
             ((key, *_),) = (await worker.next("run"))[1]
@@ -50,7 +50,7 @@ def test_a_worker_whose_process_ended_is_gone_even_if_its_connection_stays_open(
         async with Setup() as setup:
             setup.submit("x")
             await setup.worker.next("run")
-            setup.node.connection.send(("exited", WORKER, "was killed by SIGKILL", [], None, False, False, None))
+            setup.node.connection.send(("exited", WORKER, "was killed by SIGKILL", [], None, False, False, None, ""))
             await setup.worker.until(lambda: setup.worker.gone)
             worker = await setup.add_worker()
             assert (await worker.next("run"))[1][0][0] == "x"
@@ -186,7 +186,7 @@ def test_a_node_whose_messages_wait_here_is_not_silent(monkeypatch):
         monkeypatch.setattr(Scheduler, "_worker_exited", lambda *_: time.sleep(0.02) or handled.append(1))
         async with Setup(silence_timeout=0.2, validate=False) as setup:
             for _ in range(100):  # they take two seconds, and all of them have come before the first is handled
-                setup.node.connection.send(("exited", WORKER, "for a change", [], None, False, False, None))
+                setup.node.connection.send(("exited", WORKER, "for a change", [], None, False, False, None, ""))
             await until(lambda: len(handled) == 100)
             assert not setup.node.gone
             assert NODE in setup.scheduler.state.hosts
@@ -285,7 +285,7 @@ def test_what_a_worker_had_put_and_nobody_heard_of_is_deleted_when_all_it_sent_h
             told, untold = b"told" * 4, b"lost" * 4
             # Its node notices first; what the worker had sent before it died is read later.
             setup.node.connection.send(("left", [{"id": told}, {"id": untold, "generation": 2}], "here-0", None))
-            setup.node.connection.send(("exited", WORKER, "was killed by SIGKILL", [], None, False, False, None))
+            setup.node.connection.send(("exited", WORKER, "was killed by SIGKILL", [], None, False, False, None, ""))
             setup.worker.connection.send(("finished", [(serial, run_id, told, 10, None, "bytes", 0.1)]))
             await setup.client.next("memory")
             setup.worker.connection.close()

@@ -117,6 +117,7 @@ class Hosts:
             worker = self._shared.workers.get(address)
             if worker is not None and worker.host is host and _has_condition(vitals):
                 self._revocation.seen(worker, vitals["condition"], vitals["seconds"])
+                self._revocation.pause(worker, vitals.get("paused", False))
         for part in self._parts:
             part.host_reported(host)
 

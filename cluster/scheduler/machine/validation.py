@@ -264,6 +264,7 @@ def _validate_worker(worker: Worker) -> None:
     assert worker.barred == (
         worker.retiring
         or worker.preparing
+        or worker.paused
         or worker.is_gone
         or worker.condition != "running"
         or worker.asked > 0

@@ -202,7 +202,7 @@ class Workers:
                 worker.ending = "replaced"  # by its node, for a nanny or for what it ran
             else:
                 self._suspects.worker_died(worker, how.running, how.crashed, fault=how.fault)
-        self.remove(worker, departure.reason)
+        self.remove(worker, departure.reason, "" if how is None else how.log)
         self._objects.owner_left(worker.address)
 
     def host_left(self, host: Host, reason: str) -> None:
@@ -210,7 +210,7 @@ class Workers:
         for worker in list(host.workers):
             self.remove(worker, reason)
 
-    def remove(self, worker: Worker, reason: str) -> None:
+    def remove(self, worker: Worker, reason: str, log: str = "") -> None:
         """A worker is gone. The tasks that are charged for it are known already."""
         departure = self._departures.pop(worker, None)
         if departure is not None:
@@ -235,9 +235,9 @@ class Workers:
                     f"{worker.name!r} at {worker.address} ({reason}). If it crashes the interpreter, the worker's "
                     "log shows where ('holdfast logs'; of a LocalCluster, the standard error of its process). If it "
                     "needs more memory than they have, make smaller pieces, or start workers with more ('holdfast "
-                    "start --memory', LocalCluster(memory_limit=))"
+                    f"start --memory', LocalCluster(memory_limit=)){log}"
                 )
-                error = KilledWorker(text, task.key, worker.address, self._max_failures - 1)
+                error = KilledWorker(text, task.key, worker.address, self._max_failures - 1, reason)
                 self._life.fail(task, task_error(task.key, error))
             elif task.state == "processing" and run_id in overdue:
                 self._life.give_up_run(task, overdue[run_id])

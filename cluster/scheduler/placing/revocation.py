@@ -19,6 +19,7 @@ condition            since its agent says so; until that says otherwise, or the 
 asked                from when its agent is asked to revoke runs, or to end its process, until the answer
 unconfirmed          from when the worker is told of a revocation until it has confirmed that
 cut_off              (it isn't None) from when its connection breaks until that goes on
+paused               (it is True) as long as its agent says that it uses nearly as much memory as it may
 retiring             (it is True) from when it is to end, for good or to be started again, until it has
 is_gone              (it is True) from the first sign that it is gone, of two (`machine/workers.py`)
 ===================  ===========================================================================================
@@ -129,6 +130,15 @@ class Revocation(Timed):
         """The worker has something to do before its first task; or it has done that."""
         worker.preparing = is_preparing
         self._update(worker)
+
+    def pause(self, worker: Worker, is_paused: bool) -> None:
+        """The worker uses nearly as much memory as it may, and gets nothing new to run; or it doesn't any more."""
+        if worker.paused == is_paused:
+            return
+        worker.paused = is_paused
+        self._update(worker)
+        if is_paused:
+            self._take_back_what_has_not_begun(worker)
 
     def heard_from(self, worker: Worker) -> None:
         """The worker has said something."""
@@ -250,6 +260,7 @@ class Revocation(Timed):
         worker.barred = (
             worker.retiring
             or worker.preparing
+            or worker.paused
             or worker.is_gone
             or worker.condition != "running"
             or bool(worker.asked or worker.unconfirmed)

@@ -71,6 +71,7 @@ class WorkerExited(NamedTuple):
     fault: bool = False
     asked: bool = False  # the node has ended it, since it was told to
     incarnation: int | None = None
+    log: str = ""  # the end of what it has logged
 
 
 class PlacesChanged(NamedTuple):

@@ -395,6 +395,7 @@ class Worker:
         "names",
         "nblocked",
         "nthreads",
+        "paused",
         "preparing",
         "reason",
         "reclaiming",
@@ -425,6 +426,7 @@ class Worker:
         #: See `revocation` for what follows.
         self.incarnation: int | None = None  # names its process to its node; None: it has none of its own
         self.condition = "running"  # what its process is doing
+        self.paused = False  # it uses nearly as much memory as it may
         self.asked = 0  # revocations that its node was asked for, and has not answered
         self.unconfirmed = 0  # those that it was told of, and has not confirmed
         self.cut_off: float | None = None  # since when its connection is broken, and may be taken up again

@@ -139,6 +139,8 @@ def _instead(worker: Worker) -> str:
         return "is cut off"
     if worker.condition != "running":
         return f"hears nothing: it is {worker.condition}"
+    if worker.paused:
+        return "is paused, since it uses nearly as much memory as it may"
     return "was asked to give runs back, or to end"
 
 

@@ -150,6 +150,7 @@ def _worker(worker: Worker, beat: dict[str, Any], now: float) -> dict[str, Any]:
         "cpu": measured.get("cpu"),
         "condition": measured.get("condition") if worker.cut_off is None else "cut off",
         "seconds": measured.get("seconds") if worker.cut_off is None else now - worker.cut_off,
+        "paused": worker.paused,
     }
 
 
@@ -184,6 +185,7 @@ def status(
             "hostname": host.description.get("hostname", ""),
             "pid": host.description.get("pid"),
             "silent_seconds": silences.get(host.address),
+            "memory": beat.get("memory"),
             "deaths": host.description.get("deaths") or 0,
             "last_death": host.description.get("last_death"),
             "last_death_seconds": beat.get("last_death_seconds"),
