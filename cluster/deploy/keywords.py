@@ -78,7 +78,7 @@ NO_EFFECT = {
     "jupyter": Known((None, False), _NO_DASHBOARD),
     "memory_target_fraction": Known((None,), _STORES),
     "memory_spill_fraction": Known((None,), _STORES),
-    "memory_pause_fraction": Known((None,), _STORES),
+    "memory_pause_fraction": Known((None, 0.8), "a worker that uses more than 80 % of its memory_limit is paused"),
     "max_spill": Known((None, False), _STORES),
     "data": Known((None,), _STORES),
     "memory_terminate_fraction": Known((None,), "a worker that takes more than its memory_limit is ended"),

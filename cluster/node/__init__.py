@@ -10,6 +10,7 @@
 ``ledger.py``            which runs the worker processes have begun, read without asking them
 ``deaths.py``           how a worker's process has ended, and what it was doing
 ``memory_watch.py``     the memory that is a process's own, and the limit on it
+``out_of_memory.py``    whether the kernel has killed for want of memory, and by whose limit
 ``conditions.py``       whether a worker is stopped, or hears nothing
 ``heartbeat.py``        what the scheduler hears every two seconds
 ``pages.py``            has the store's pages made by a process, which runs ``page_maker.py``

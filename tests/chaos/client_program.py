@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import faulthandler
+import functools
 import json
 import random
 import signal
@@ -53,7 +54,13 @@ def attempt(number: int, operation: Operation, work: Work) -> Answer:
         operation(work)
     except Exception as raised:
         error, text = type(raised).__name__, str(raised)
-    return Answer(number, operation.__name__, work.since, time.monotonic(), error, text, tuple(work.fragile))
+    return Answer(number, name_of(operation), work.since, time.monotonic(), error, text, tuple(work.fragile))
+
+
+def name_of(operation: Operation) -> str:
+    while isinstance(operation, functools.partial):
+        operation = operation.func
+    return operation.__name__
 
 
 def say(answer: Answer) -> None:
