@@ -102,6 +102,7 @@ class Recorder:
     def __init__(self) -> None:
         self.points: list[tuple[str, Any, int]] = []
         self.running: Any = None  # the key of the task that this worker is running
+        self.keys: dict[int, Any] = {}  # by serial, which is what a worker calls a task by when that is done
         self.packing = (0, 0)  # when arguments were packed last: their key is made afterwards
 
     def mark(self, point: str, key: Any, at: int) -> None:
@@ -135,9 +136,20 @@ def _wrap(owner: Any, name: str, around: Callable[[Callable[..., Any]], Callable
     setattr(owner, name, around(getattr(owner, name)))
 
 
-def _carried(messages: Iterable[Any]) -> list[tuple[str, Any]]:
+def _carried(recorder: Recorder, messages: Iterable[Any]) -> list[tuple[str, Any]]:
     """The operation and the key of each task that messages are about."""
-    return [(message[0], entry[0]) for message in messages if message[0] in _HOPS for entry in message[1]]
+    found = []
+    for message in messages:
+        if message[0] in _HOPS:
+            for entry in message[1]:
+                if message[0] == "run":
+                    recorder.keys[entry[6]] = entry[0]
+                found.append((message[0], _key(recorder, message[0], entry)))
+    return found
+
+
+def _key(recorder: Recorder, operation: str, entry: Any) -> Any:
+    return recorder.keys.get(entry[0]) if operation == "finished" else entry[0]
 
 
 def _wrap_messages(recorder: Recorder) -> None:
@@ -151,7 +163,7 @@ def _wrap_messages(recorder: Recorder) -> None:
             for chunks, count in packed(messages):
                 ended = now()
                 complete = messages[done:count] if count is not None else []
-                for operation, key in _carried(complete):
+                for operation, key in _carried(recorder, complete):
                     recorder.mark(f"{operation}: packing", key, began)
                     recorder.mark(f"{operation}: packed", key, ended)
                 done += len(complete)
@@ -167,7 +179,7 @@ def _wrap_messages(recorder: Recorder) -> None:
             take(self)
             ended = now()
             for batch in self.batches[there:]:
-                for operation, key in _carried(batch):
+                for operation, key in _carried(recorder, batch):
                     recorder.mark(f"{operation}: received", key, began)
                     recorder.mark(f"{operation}: unpacked", key, ended)
 
@@ -235,8 +247,9 @@ def _wrap_scheduler(recorder: Recorder) -> None:
             instructions = handle(self, event, at)
             ended = now()
             for entry in event[1]:  # the tasks are the second part of both
-                recorder.mark(f"{operation}: deciding", entry[0], began)
-                recorder.mark(f"{operation}: decided", entry[0], ended)
+                key = _key(recorder, operation, entry)
+                recorder.mark(f"{operation}: deciding", key, began)
+                recorder.mark(f"{operation}: decided", key, ended)
             return instructions
 
         return traced

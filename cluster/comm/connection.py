@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
         self._aborted = True
         if error is not None:
             if self.role:  # else the code that opens it says so
-                logger.warning("closing the connection with %s: %s", self.peer, error)
+                logger.warning("closing the connection with %s: %s", self.peer, str(error))  # as text: it knows frames
             self._close_error = error
         if self._transport is not None:
             self._transport.abort()

@@ -6,7 +6,12 @@ connects anew then, with the same *incarnation*, by which the scheduler knows it
 at first: it says which objects its store has, none in the beginning, and that this was all. What it could not say
 meanwhile is never said: its objects are in the inventory, and the scheduler has parted with this host's workers.
 
-It doesn't wait for a scheduler that is gone: when no scheduler listens any more, or another one does, the host ends.
+A scheduler that keeps a journal may die and be started again: then this host looks for it, for as long as the first
+welcome has said, and its workers go on meanwhile. It joins the other scheduler afresh, as above, and says besides which
+workers have ended in between; its workers rejoin by themselves (`worker/rejoining.py`).
+
+It doesn't wait for any other scheduler that is gone: when none listens any more, or that of another cluster does, the
+host ends.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -22,6 +28,9 @@ from holdfast.cluster import protocol
 from holdfast.cluster.clock import ListeningClock
 from holdfast.cluster.comm.connecting import NoAnswerError, connect
 from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.comm.opening import RestartedError
+from holdfast.cluster.comm.resumable import ResumableConnection
+from holdfast.cluster.comm.resume import cluster_of
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.heartbeat import INTERVAL_SECONDS
@@ -43,6 +52,8 @@ MAX_PAUSE_SECONDS = 5.0
 NEW_SECONDS = 10.0
 #: How long is waited when the scheduler is slow to read what this host has.
 FULL_PAUSE_SECONDS = 0.02
+#: So many workers that have ended while there was no scheduler are told of: the last ones.
+MAX_UNTOLD = 100
 
 
 class SchedulerLink:
@@ -138,7 +149,10 @@ class SchedulerLink:
             },
         )
         self._info: dict[str, Any] = {}
-        self._scheduler_id: str | None = None
+        self._cluster: str | None = None
+        self._restart_seconds = 0.0  # for so long a scheduler that is gone may be started again
+        self._broke = 0.0  # when the connection did, by the clock
+        self._untold: deque[tuple[Any, ...]] = deque(maxlen=MAX_UNTOLD)
         self._connection: Connection | None = None
         self._connected = 0.0  # when, by the clock
         self._pause = 0.0  # before the next attempt
@@ -151,7 +165,7 @@ class SchedulerLink:
         self._loop = asyncio.get_running_loop()
         self._info = {**info, "incarnation": secrets.token_hex(8)}
         connection = await self._open(CONNECT_TIMEOUT_SECONDS, again=again)
-        self._scheduler_id = _scheduler_id(connection)
+        self._cluster = _cluster(connection)
         self._join(connection)
 
     async def _open(self, timeout: float, *, again: bool = False) -> Connection:
@@ -168,6 +182,9 @@ class SchedulerLink:
         self._connection = connection
         self._connected = self._clock.time()
         self.heartbeat_seconds = float(connection.info.get("heartbeat", INTERVAL_SECONDS))
+        if isinstance(connection, ResumableConnection):
+            self._restart_seconds = connection.session.terms.restart
+            connection.on_break = self._on_break
         self._telling = asyncio.ensure_future(self._tell(connection))
         connection.start(self._on_batch, self._on_lost)
 
@@ -192,6 +209,8 @@ class SchedulerLink:
         if descriptions:
             connection.send(protocol.node.INVENTORY(descriptions))
         connection.send(protocol.node.READY())
+        while self._untold:
+            connection.send(self._untold.popleft())
 
     def copied(self, object_id: bytes) -> None:
         """This host's store has a copy of an object now."""
@@ -204,7 +223,11 @@ class SchedulerLink:
     def exited(self, worker_address: str, death: Death) -> None:
         """A worker's process has ended."""
         how = death.reason[:MAX_REASON_LENGTH], death.running, death.crashed, death.fault, death.asked
-        self._send(protocol.node.EXITED(worker_address, *how, death.incarnation, death.log[:MAX_REASON_LENGTH]))
+        exited = protocol.node.EXITED(worker_address, *how, death.incarnation, death.log[:MAX_REASON_LENGTH])
+        if self._connection is None or self._connection.is_broken:
+            self._untold.append(exited)
+        else:
+            self._connection.send(exited)
 
     def left(self, name: str, object_ids: list[Any], incarnation: int | None) -> None:
         """A process that used this host's store has gone, and has put these objects there; which one it was of those in
@@ -251,25 +274,37 @@ class SchedulerLink:
         if (answer := self._on_kill(worker_address, incarnation, run_ids, reason)) is not None:
             self._send(protocol.node.REVOKED(worker_address, incarnation, *answer))
 
+    def _on_break(self, is_broken: bool) -> None:
+        if is_broken:
+            self._broke = self._clock.time()
+        elif self._connection is not None:  # it goes on
+            while self._untold:
+                self._connection.send(self._untold.popleft())
+
     def _on_lost(self, error: Exception | None) -> None:
         self._connection = None
         if self._telling is not None:
             self._telling.cancel()
         if not self._ended:
-            reason = f"the connection to the scheduler was lost{f' ({error})' if error else ''}"
+            if isinstance(error, RestartedError):
+                reason = "another scheduler goes on where the one before has ended"
+            else:
+                reason = f"the connection to the scheduler was lost{f' ({error})' if error else ''}"
             self._reconnecting = asyncio.ensure_future(self._reconnect(reason))
 
     async def _reconnect(self, reason: str) -> None:
         began = self._clock.time()
+        may_restart = self._restart_seconds > 0
+        until = self._broke + self._restart_seconds if may_restart else began + RECONNECT_SECONDS
         if began - self._connected > NEW_SECONDS:
             self._pause = 0.0
         while True:
             await asyncio.sleep(self._pause)
             self._pause = min(2 * self._pause + 0.05, MAX_PAUSE_SECONDS)
             try:
-                connection = await self._open(ATTEMPT_SECONDS, again=True)
+                connection = await self._open(ATTEMPT_SECONDS, again=not may_restart)
             except NoAnswerError as failure:
-                if self._clock.time() - began >= RECONNECT_SECONDS:
+                if self._clock.time() >= until:
                     self._end(f"{reason}, and {failure}")
                     return
             except ConnectError as failure:
@@ -277,9 +312,9 @@ class SchedulerLink:
                 return
             else:
                 break
-        if _scheduler_id(connection) != self._scheduler_id:
+        if _cluster(connection) != self._cluster:
             connection.abort()
-            self._end(f"{reason}, and another scheduler answers at {self._address} now")
+            self._end(f"{reason}, and the scheduler of another cluster answers at {self._address} now")
             return
         logger.warning("%s; it was made anew", reason)
         self._join(connection)
@@ -290,6 +325,7 @@ class SchedulerLink:
             self._on_end(reason)
 
 
-def _scheduler_id(connection: Connection) -> str | None:
-    found: str | None = (connection.info.get("scheduler") or {}).get("id")
-    return found
+def _cluster(connection: Connection) -> str | None:
+    """What a scheduler has in common with those that go on in its place, which is only itself without a journal."""
+    scheduler = connection.info.get("scheduler") or {}
+    return cluster_of(scheduler.get("epoch") or "") or scheduler.get("id")

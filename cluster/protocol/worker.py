@@ -96,6 +96,15 @@ DROPPED = Message(
 CONFIRMED = Message("confirmed", "The worker knows of the revocation of this number.", number=Integer(1))
 
 BEGUN = Message("begun", "These runs, whose time is limited, begin.", cut="run_ids", run_ids=RUNS)
+RUNS_KEPT = Message(
+    "runs-kept",
+    "To a scheduler that goes on where another one has ended, from each worker that joins while it is `recovering` and "
+    "from each that rejoins: the runs of earlier schedulers that the worker has begun, and whether each waits for "
+    "others (`blocked`). The worker has forgotten those that it had not begun. What has ended it has said before. The "
+    "epoch is that of the scheduler that is meant; to another one this says nothing.",
+    epoch=TEXT,
+    runs=Listed(Entry(run_id=RUN, serial=SERIAL, blocked=Boolean())),
+)
 ACTORS_MADE = Message(
     "actors-made",
     "These runs have made actors, which stay with the worker, and their results, which follow, are handles of these.",
@@ -171,6 +180,7 @@ FROM_WORKER = Vocabulary(
     DROPPED,
     CONFIRMED,
     BEGUN,
+    RUNS_KEPT,
     ACTORS_MADE,
     CALLS_DONE,
     CALLS_MISSING,

@@ -17,6 +17,7 @@
 ``dask_scheduler.py``  what computes dask's collections here
 ``outcomes.py``        outcomes on their way to the scheduler, and the seals of their results
 ``write_behind.py``    small results, until they are stored or not wanted any more
+``rejoining.py``       how it goes on with a scheduler that has come in the place of another one
 ``waiting_runs.py``    tasks that wait for a run that was sent before them
 ``ledger.py``          which runs it has begun, for its node agent to read
 ``functions.py``       functions by digest

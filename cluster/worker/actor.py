@@ -118,6 +118,11 @@ class LivingActor:
 
     # -- in other threads
 
+    @property
+    def name(self) -> str:
+        """Of the class of the object."""
+        return self._name
+
     def make(self, construct: Callable[[], Any]) -> Described:
         """Make the object, in its thread. Raises what ``construct`` raises."""
         made: list[BaseException | None] = []

@@ -28,19 +28,26 @@ class WaitingCalls:
         self.ready: OrderedDict[int, Call] = OrderedDict()
         self._lock = threading.Lock()
         self._put_off: dict[str, tuple[int, deque[Call]]] = {}  # by caller: a call, and those that came after it
+        self._last: dict[str, int] = {}  # by caller: the last call that came. Their numbers grow
 
     def add(self, call: Call) -> None:
-        """Add a call at the end, or where it was if it was put off."""
+        """Add a call at the end, or where it was if it was put off.
+
+        One that has come before is not added: a scheduler that goes on where another one has ended sends what that may
+        have sent.
+        """
         number, _, caller, _, _, _ = call
         with self._lock:
             awaited, later = self._put_off.get(caller, (0, None))
-            if later is None:
-                self.ready[number] = call
-            elif number == awaited:
+            if number == awaited and later is not None:
                 del self._put_off[caller]
                 self._go_on([call, *later])
-            else:
-                later.append(call)
+            elif number > self._last.get(caller, 0):
+                self._last[caller] = number
+                if later is None:
+                    self.ready[number] = call
+                else:
+                    later.append(call)
 
     def take(self) -> Call | None:
         """The next call; None if there is none."""

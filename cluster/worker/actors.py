@@ -50,6 +50,11 @@ class Actors:
         self._deliver([ACTORS_MADE([(number, described.name)])])
         return described
 
+    def said_again(self) -> list[tuple[Any, ...]]:
+        """Messages that say which actors live here."""
+        made = [(number, actor.name) for number, actor in list(self._actors.items())]
+        return [ACTORS_MADE(made)] if made else []
+
     # -- what the scheduler says
 
     def call(self, calls: Iterable[Call]) -> None:

@@ -54,6 +54,9 @@ class Blocking:
         self._lock = threading.Lock()
         self._grants: dict[int, threading.Lock] = {}  # of the runs that wait for theirs
         self._stopped = False
+        self._saying = threading.Lock()  # what the scheduler is told, and what it knows by that
+        self._told: set[int] = set()  # the runs that it takes for blocked
+        self._reclaiming: set[int] = set()  # of these, those that want their resources back, or have them
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[None]:
@@ -103,11 +106,17 @@ class Blocking:
         return self._threads.is_blocked
 
     def _tell_blocked(self, run_id: int) -> None:
-        self._deliver([protocol.worker.BLOCKED([run_id])])
+        with self._saying:
+            self._told.add(run_id)
+            self._deliver([protocol.worker.BLOCKED([run_id])])
 
     def _tell_returned(self, run_id: int) -> None:
-        if not self._stopped:  # else it goes on without its slot, and perhaps without its resources
-            self._deliver([protocol.worker.RETURNED([run_id])])
+        with self._saying:
+            is_told = run_id in self._told
+            self._told.discard(run_id)
+            self._reclaiming.discard(run_id)
+            if is_told and not self._stopped:  # else it goes on without its slot, and perhaps without its resources
+                self._deliver([protocol.worker.RETURNED([run_id])])
 
     def _reclaim(self, run_id: int) -> None:
         gate = threading.Lock()
@@ -117,7 +126,9 @@ class Blocking:
                 return
             self._grants[run_id] = gate
         try:
-            self._deliver([protocol.worker.RECLAIM([run_id])])
+            with self._saying:
+                self._reclaiming.add(run_id)
+                self._deliver([protocol.worker.RECLAIM([run_id])])
             self._await_grant(run_id, gate)
         finally:
             self._await_grant(run_id, gate)  # whatever is raised in this thread from another one, as in `threads`
@@ -136,6 +147,10 @@ class Blocking:
         """These runs have ended, or never begin."""
         if self._holding:
             self._holding.difference_update(run_ids)
+        if self._told:
+            with self._saying:
+                self._told.difference_update(run_ids)
+                self._reclaiming.difference_update(run_ids)
 
     def granted(self, run_ids: Iterable[int]) -> None:
         """These runs have their resources back."""
@@ -144,6 +159,20 @@ class Blocking:
         for gate in gates:
             gate.release()
             self._wake_reader()
+
+    @contextlib.contextmanager
+    def saying(self) -> Iterator[tuple[frozenset[int], list[int]]]:
+        """Within it nothing is said of what blocks: for telling another scheduler, who knows nothing of that.
+
+        Gives the runs that it is to take for blocked, and those of them that want their resources back.
+        """
+        with self._saying:
+            with self._lock:
+                waiting = [run_id for run_id in self._grants if run_id in self._reclaiming]
+            # One that was granted its resources is about to go on, which the scheduler would not expect of others.
+            self._told -= self._reclaiming.difference(waiting)
+            self._reclaiming.intersection_update(waiting)
+            yield frozenset(self._told), waiting
 
     def stop(self) -> None:
         """This worker ends: no task waits for resources any longer."""

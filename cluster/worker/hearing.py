@@ -6,7 +6,7 @@ for the loop alone stays for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from holdfast.cluster import protocol
@@ -111,15 +111,15 @@ class Hearing:
 
     def _drop(self, run_ids: Sequence[int]) -> None:
         if dropped := self._waiting_runs.drop(run_ids, self._threads.drop):
-            self._forget(dropped)
+            self.forget(dropped)
             self._deliver([protocol.worker.DROPPED(dropped)])
 
     def _revoked(self, number: int, run_ids: Sequence[int]) -> None:
-        self._forget(self._waiting_runs.drop(run_ids, self._threads.revoke))
+        self.forget(self._waiting_runs.drop(run_ids, self._threads.revoke))
         self._threads.confirm(number)
         self._deliver([protocol.worker.CONFIRMED(number)])
 
-    def _forget(self, run_ids: Sequence[int]) -> None:
+    def forget(self, run_ids: Iterable[int]) -> None:
         """These runs never begin."""
         self._blocking.ended(run_ids)
         self._running.forget(run_ids)

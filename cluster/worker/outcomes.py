@@ -82,6 +82,10 @@ class OutcomeSender:
         self._outcomes.append(outcome)
         self._send()
 
+    def flush(self) -> None:
+        """Send all that was added before. Blocks; not for the loop's thread."""
+        self._send()
+
     def close(self) -> None:
         """Send what there is, and end the thread. Blocks; not for the loop's thread."""
         self._tokens.put(True)

@@ -112,6 +112,8 @@ class TaskThreads:
         self._told = threading.Condition(self._taking)  # of a revocation, or to stop
         self._confirmed = 0  # revocations that this worker was told of
         self._revoked: set[int] = set()  # runs that threads have taken, and are not to begin
+        self._doubted: set[int] = set()  # the same, unless they have begun
+        self._forgone: set[int] = set()  # of these, those that have not
         self._lock = threading.Lock()  # of the count of those that wait for a wake-up
         self._waiting = 0
         self._to_read = False
@@ -197,6 +199,35 @@ class TaskThreads:
         with self._taking:
             self._confirmed = revocations
             self._told.notify_all()
+
+    def forgo(self, run_ids: Iterable[int]) -> tuple[list[int], list[int]]:
+        """Don't start these, and wait no longer for word of what the agent has revoked: who would give it is gone.
+
+        Returns
+        -------
+        list of int
+            Those that had not started.
+        list of int
+            Those that a thread has taken, and of which it is not known yet whether it starts them (`has_forgone`).
+        """
+        with self._taking:
+            dropped = [run_id for run_id in run_ids if self._queued.pop(run_id, None) is not None]
+            self._doubted.clear()
+            self._forgone.clear()
+            revocations = self._ledger.revocations[0]
+            if revocations != self._confirmed:
+                self._doubted.update({*self._ledger.running}.intersection(run_ids))
+                self._confirmed = revocations
+                self._told.notify_all()
+            return dropped, list(self._doubted)
+
+    def is_taken(self, run_id: int) -> bool:
+        """Whether a run is the last that a thread has taken into its slot."""
+        return run_id in self._ledger.running
+
+    def has_forgone(self, run_id: int) -> bool:
+        """Whether a run that was in doubt is not started: a thread has found out that it might have been revoked."""
+        return run_id in self._forgone
 
     # -- blocked tasks
 
@@ -413,6 +444,10 @@ class TaskThreads:
             self._told.wait_for(lambda: self._stopping or self._ledger.revocations[0] == self._confirmed)
             revoked = run_id in self._revoked
             self._revoked.discard(run_id)
+            if run_id in self._doubted:
+                revoked = True
+                self._doubted.discard(run_id)
+                self._forgone.add(run_id)
             return not revoked and not self._stopping, self._confirmed
 
     def _wait(self) -> None:

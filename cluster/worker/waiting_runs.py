@@ -41,7 +41,8 @@ class WaitingRuns:
         self._submit = submit
         self._miss = miss
         self._lock = threading.Lock()
-        self._behind: dict[int, list[Task]] = {}  # by run without an outcome: those that wait for it
+        #: By run without an outcome: the serial of its task, and after that the tasks that wait for it.
+        self._behind: dict[int, list[Any]] = {}
         self._waits_for: dict[int, int] = {}  # run that waits -> the one that it waits for
         self._results: OrderedDict[int, Result] = OrderedDict()  # a dictionary's oldest is dear to find
 
@@ -51,14 +52,14 @@ class WaitingRuns:
         missing: list[Outcome] = []
         with self._lock:
             for task in tasks:
-                _, run_id, _, _, _, _, _ = task
-                self._behind[run_id] = []
+                _, run_id, _, _, _, _, serial = task
+                self._behind[run_id] = [serial]
                 self._admit(task, runnable, missing)
             self._hand_on(runnable, missing)
 
     def is_waited_for(self, run_id: int) -> bool:
         """Whether anything waits for the outcome of a run now."""
-        return bool(self._behind.get(run_id))
+        return len(self._behind.get(run_id, ())) > 1
 
     def ended(self, run_id: int, result: Result | None) -> None:
         """A run has its outcome: a result or, with None, anything else."""
@@ -82,17 +83,24 @@ class WaitingRuns:
             held = [run_id for run_id in run_ids if run_id in self._waits_for]
             for run_id in held:
                 others = self._behind[self._waits_for.pop(run_id)]
-                others[:] = [task for task in others if run_id_of(task) != run_id]
+                others[1:] = [task for task in others[1:] if run_id_of(task) != run_id]
             dropped = held + drop([run_id for run_id in run_ids if run_id not in held])
             for run_id in dropped:
                 self._end(run_id, runnable, missing)
             self._hand_on(runnable, missing)
         return dropped
 
+    def runs(self) -> dict[int, int]:
+        """The runs that have no outcome, and the serials of their tasks."""
+        with self._lock:
+            return {run_id: serial for run_id, (serial, *_) in self._behind.items()}
+
     def _end(self, run_id: int, runnable: list[Task], missing: list[Outcome]) -> None:
-        for task in self._behind.pop(run_id, ()):
-            if self._waits_for.pop(run_id_of(task), None) is not None:
-                self._admit(task, runnable, missing)
+        behind = self._behind.pop(run_id, None)
+        if behind is not None and len(behind) > 1:
+            for task in behind[1:]:
+                if self._waits_for.pop(run_id_of(task), None) is not None:
+                    self._admit(task, runnable, missing)
 
     def _admit(self, task: Task, runnable: list[Task], missing: list[Outcome]) -> None:
         key, run_id, digest, payload, dependencies, private, serial = task

@@ -22,6 +22,7 @@ from holdfast import objectstore
 from holdfast.cluster import protocol, versions
 from holdfast.cluster.comm.connecting import connect, shared_connection
 from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.comm.resumable import ResumableConnection
 from holdfast.cluster.errands.threads import ErrandThreads
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.identity import own_identity
@@ -44,6 +45,7 @@ from holdfast.cluster.worker.ledger import WorkerLedger
 from holdfast.cluster.worker.looking import Looking
 from holdfast.cluster.worker.outcomes import OutcomeSender
 from holdfast.cluster.worker.preloading import Preloads
+from holdfast.cluster.worker.rejoining import Rejoining
 from holdfast.cluster.worker.running import Running
 from holdfast.cluster.worker.tasks_transport import TasksTransport
 from holdfast.cluster.worker.threads import TaskThreads
@@ -251,6 +253,17 @@ class Worker:
                 deliver=self._deliver,
                 close=lambda: self._end(None),
             )
+            self._rejoining = Rejoining(
+                self._threads,
+                self._waiting_runs,
+                self._blocking,
+                self._outcomes,
+                self._write_behind,
+                self.actors,
+                forget=self._hears.forget,
+                deliver=self._deliver,
+                name=self.name,
+            )
             if self.own_process:
                 await self._warm_up()
             await self._preloads.setup(self)
@@ -281,11 +294,14 @@ class Worker:
             self._connection, self._flush_seals, lambda: self._blocking.is_lending or context.is_beside_tasks()
         )
         self._connection.on_break = self._on_break
+        if isinstance(self._connection, ResumableConnection):
+            self._connection.on_rejoin = self._on_rejoin
         self._looking.start()
         if self.own_process:
             self._watchdog = self._watch()
         self._connection.start(self._hears.on_batch, self._on_connection_lost, self._hears.on_batch_elsewhere)
         self._threads.read()
+        self._rejoining.joined(self._connection.info)
 
     def _watch(self) -> Watchdog:
         connection, threads = self._connection, self._threads
@@ -466,8 +482,12 @@ class Worker:
     # -- the connection
 
     def _on_break(self, is_broken: bool) -> None:
+        self._write_behind.pause(is_broken)
         if not is_broken and self._threads is not None:
             self._threads.read()
+
+    def _on_rejoin(self, welcome: dict[str, Any]) -> None:
+        self._rejoining.rejoined(welcome)
 
     def _on_connection_lost(self, error: Exception | None) -> None:
         self._end(f"the connection to the scheduler was lost{f' ({error})' if error else ''}")

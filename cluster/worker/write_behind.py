@@ -47,6 +47,22 @@ class _Result(NamedTuple):
     type_name: str
 
 
+class _Stored(NamedTuple):
+    serial: int
+    nbytes: int
+    type_name: str
+
+
+class Kept(NamedTuple):
+    """A small result; its encoding is None if it was put into the store just now."""
+
+    serial: int
+    object_id: bytes
+    nbytes: int
+    flat: bytes | None
+    type_name: str
+
+
 class WriteBehind:
     """Keeps small results for a while. Thread-safe.
 
@@ -71,6 +87,9 @@ class WriteBehind:
         self._young: dict[bytes, _Result] = {}
         self._old: dict[bytes, _Result] = {}  # that have been here for a round
         self._unwanted: list[bytes] = []  # that were put into the store
+        #: Those that were put into the store in this round, and in the one before.
+        self._stored: tuple[dict[bytes, _Stored], dict[bytes, _Stored]] = ({}, {})
+        self._paused = False
         self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: it's time to end
         self._awake = False
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -113,6 +132,25 @@ class WriteBehind:
             if self._unwanted:
                 self._wake()
 
+    def pause(self, is_paused: bool) -> None:
+        """Put nothing into the store until called again: whoever asks the store what it has asks here later."""
+        self._paused = is_paused
+
+    def kept(self) -> list[Kept]:
+        """All that is here, and what was put into the store a moment ago."""
+        with self._lock:
+            found = [
+                Kept(result.serial, object_id, len(result.flat), result.flat, result.type_name)
+                for results in (self._old, self._young)
+                for object_id, result in results.items()
+            ]
+            found += [
+                Kept(stored.serial, object_id, stored.nbytes, None, stored.type_name)
+                for results in self._stored
+                for object_id, stored in results.items()
+            ]
+            return found
+
     def close(self) -> None:
         """End the thread. What is here isn't stored: the scheduler has it. Waits for the store if that is asked now."""
         self._tokens.put(True)
@@ -141,7 +179,7 @@ class WriteBehind:
 
     def _has_something(self) -> bool:
         with self._lock:
-            self._awake = bool(self._young or self._old or self._unwanted)
+            self._awake = bool(self._young or self._old or self._unwanted or any(self._stored))
             return self._awake
 
     def _nap(self, seconds: float) -> bool:
@@ -166,13 +204,19 @@ class WriteBehind:
         """
         with self._lock:
             gone, self._unwanted = self._unwanted, []
-            object_ids = list(self._old)
+            object_ids = [] if self._paused else list(self._old)
+            if not self._paused:
+                self._stored = {}, self._stored[0]
         if gone:
             self._store.delete(map(ObjectID, gone))
         began = time.monotonic()
         for object_id in object_ids:
             with self._lock:
+                if self._paused:
+                    break
                 result = self._take(object_id)
+                if result is not None:
+                    self._stored[0][object_id] = _Stored(result.serial, len(result.flat), result.type_name)
             if result is not None and not self._put(object_id, result):
                 break
             worked = time.monotonic() - began
@@ -204,5 +248,6 @@ class WriteBehind:
             with self._lock:
                 self._nbytes += len(result.flat) + _OVERHEAD_NBYTES
                 self._young[object_id] = result
+                self._stored[0].pop(object_id, None)
             return False
         return True

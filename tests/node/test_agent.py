@@ -444,7 +444,63 @@ def test_it_closes_when_another_scheduler_answers(scheduler, start_host, eventua
     scheduler.id = "another"
     scheduler.cut(host.node)
     eventually(host.agent.finished.is_set)
-    assert "another scheduler answers" in host.agent.reason
+    assert "the scheduler of another cluster answers" in host.agent.reason
+
+
+@pytest.fixture
+def mortal(scheduler):
+    """A scheduler that may be started again."""
+    scheduler.keep_journal()
+    return scheduler
+
+
+def test_it_joins_the_scheduler_that_goes_on_with_all_that_it_has_and_its_workers_live_on(mortal, start_host):
+    host = start_host(n_workers=1)
+    worker = host.worker()
+    task = mortal.task(worker, np.arange, 100_000)
+    _, made = mortal.one(worker, task)
+    pid = worker.info["pid"]
+    mortal.restart()
+    again = mortal.peer(host.address, role="node")
+    assert inventory(mortal, again)[made[2]]["label"] == task[6]
+    assert again.info == host.node.info
+    assert host.worker().info["pid"] == pid
+    assert mortal.message(host.worker(), "runs-kept")[1:] == (mortal.epoch, ())
+
+
+def test_workers_that_end_while_there_is_no_scheduler_are_told_of(mortal, start_host, eventually):
+    host = start_host(n_workers=1)
+    worker = host.worker()
+    mortal.die()
+    eventually(lambda: host.in_loop(lambda: host.agent._link._connection.is_broken))
+    os.kill(worker.info["pid"], signal.SIGKILL)
+    eventually(lambda: host.in_loop(lambda: list(host.agent._link._untold)))
+    mortal.restart()
+    again = mortal.peer(host.address, role="node")
+    _, address, reason, *_, incarnation, _ = mortal.message(again, "exited")
+    assert (address, incarnation) == (worker.info["address"], worker.info["incarnation"])
+    assert "SIGKILL" in reason
+    assert mortal.message(host.worker(), "runs-kept")[1:] == (mortal.epoch, ()), "another process has come"
+
+
+def test_it_waits_for_no_scheduler_longer_than_it_was_told(mortal, start_host, eventually):
+    mortal.restart_seconds = 0.5
+    mortal.keep_journal()
+    host = start_host(n_workers=1)
+    pid = host.worker().info["pid"]
+    mortal.die()
+    eventually(host.agent.finished.is_set)
+    assert "has not come back within 0.5 s" in host.agent.reason
+    assert not psutil.pid_exists(pid)
+    assert not host.agent.run_directory.path.exists()
+
+
+def test_the_scheduler_of_another_cluster_is_none_to_go_on_with(mortal, start_host, eventually):
+    host = start_host(n_workers=1)
+    mortal.id = "another"
+    mortal.restart()
+    eventually(host.agent.finished.is_set)
+    assert "the scheduler of another cluster answers" in host.agent.reason
 
 
 def test_it_closes_when_the_scheduler_is_silent_for_long(scheduler, start_host, eventually, monkeypatch):

@@ -12,6 +12,7 @@ from holdfast.cluster.journal import records
 from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.decisions import Decisions
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects
 from tests.support.journalled import Journalled
 
 
@@ -212,6 +213,86 @@ def test_it_is_known_who_is_expected_back_until_all_are():
     state.handle(events.Recovered(), 0.0)
     cluster.journal.append(msgpack.packb(state.decisions.take()))
     assert list(cluster.tables().entries["hosts"]) == [kept]
+
+
+def _late(cluster, *, objects=(), ready=True):
+    """A host joins when all others have been waited for."""
+    state = cluster.state
+    state.handle(events.HostJoined(LATE, {"capacity": 1 << 30, "places": ()}), 0.0)
+    done = state.handle(events.ObjectsReported(LATE, objects), 0.0)
+    if ready:
+        done += state.handle(events.HostReady(LATE), 0.0)
+    return done
+
+
+LATE = "tcp://10.0.0.9:1"
+
+
+@pytest.fixture
+def without_one():
+    """A restarted cluster of two hosts, one of which is not back; a task had its result there."""
+    cluster = Journalled(hosts=2, workers=1)
+    client = cluster.add_client("client")
+    cluster.submit(client, {"x": []})
+    worker, entry = cluster.entry("x")
+    cluster.finish("x", nbytes=1000)
+    object_id = cluster.state.tasks["x"].object_id
+    cluster.restart(lost_hosts=[cluster.state.workers[worker].host.address])
+    assert cluster.state.tasks["x"].state == "processing"
+    return cluster, {"id": object_id, "nbytes": 1000, "type": "bytes", "label": entry[6]}
+
+
+def test_a_host_that_comes_late_has_results_that_are_used_again(without_one):
+    cluster, description = without_one
+    stranger = {**description, "id": b"s" * 16, "label": 10**6}
+    done = _late(cluster, objects=[description, stranger])
+    task = cluster.state.tasks["x"]
+    assert (task.state, task.object_id) == ("memory", description["id"])
+    assert [i.items for i in done if type(i) is DeleteObjects] == [[stranger["id"]]]
+    assert not cluster.state.life.lost.labels
+
+
+def test_what_was_made_again_meanwhile_is_deleted_on_a_host_that_comes_late(without_one):
+    cluster, description = without_one
+    cluster.finish("x", nbytes=1000)
+    done = _late(cluster, objects=[description])
+    assert [i.items for i in done if type(i) is DeleteObjects] == [[description["id"]]]
+    cluster.release("client", "x")
+    cluster.catch_up()
+    assert not cluster.state.life.lost.labels
+
+
+def test_a_worker_that_comes_late_has_an_outcome_that_is_used(without_one):
+    cluster, description = without_one
+    _late(cluster)
+    worker = f"{LATE}/0"
+    cluster.state.handle(events.WorkerJoined(worker, "late-0", LATE, 1, {}, 1), 0.0)
+    result = (description["label"], 3, description["id"], 10, b"v" * 10, "bytes", 0.1)
+    cluster.state.handle(events.TasksFinished(worker, [result]), 0.0)
+    assert cluster.state.tasks["x"].inline == b"v" * 10
+
+
+def test_what_hosts_say_of_objects_is_heard_when_it_is_known_whose_they_are():
+    cluster = Journalled(hosts=1, workers=1)
+    client = cluster.add_client("client")
+    cluster.submit(client, {"x": []})
+    _, entry = cluster.entry("x")
+    cluster.finish("x", nbytes=1000)
+    before = cluster.state
+    object_id = before.tasks["x"].object_id
+    (host,) = before.hosts
+    state = cluster.state = CheckedState(patience_seconds=0.0, decisions=Decisions(True))
+    state.recover(cluster.tables(), 2)
+    state.handle(events.HostJoined(host, before.hosts[host].description), 0.0)
+    description = {"id": object_id, "nbytes": 1000, "type": "bytes", "label": entry[6]}
+    state.handle(events.ObjectsReported(host, [description]), 0.0)
+    state.handle(events.HostReady(host), 0.0)
+    done = state.handle(events.ObjectsFound(host, [object_id]), 0.0)
+    done += state.handle(events.OwnerLeft(host, [{"id": object_id}, {"id": b"s" * 16}], "h-0", 7), 0.0)
+    assert not done
+    done = state.handle(events.Recovered(), 0.0)
+    assert state.tasks["x"].object_id == object_id
+    assert [i.items for i in done if type(i) is DeleteObjects] == [[b"s" * 16]]
 
 
 @pytest.mark.parametrize("seed", range(40))

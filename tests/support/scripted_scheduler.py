@@ -5,17 +5,20 @@ It tests a worker or a node agent alone, over real sockets.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import itertools
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.connection import Connection
-from holdfast.cluster.comm.listening import Listener, bound_socket
+from holdfast.cluster.comm.listening import Journal, Listener, bound_socket
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.failures import loading
 from holdfast.cluster.protocol import payloads
@@ -45,6 +48,9 @@ class ScriptedScheduler:
 
     def __init__(self) -> None:
         self.id = "scripted"
+        #: How often it was started again; None: it keeps no journal, and can't be.
+        self.restarts: int | None = None
+        self.restart_seconds = 60.0
         self.peers: list[Peer] = []
         #: Sent to each peer that connects, in the same turn of the loop.
         self.greeting: list[tuple[Any, ...]] = []
@@ -65,9 +71,58 @@ class ScriptedScheduler:
         self.thread.close()
 
     async def _listen(self) -> None:
-        self._listener = Listener(TOKEN, lambda role, info: {"scheduler": {"id": self.id}}, self._on_connection)
-        await self._listener.listen(bound_socket("127.0.0.1", 0))
+        await self._listen_at(bound_socket("127.0.0.1", 0))
         self.address = self._listener.address
+
+    async def _listen_at(self, sock: socket.socket) -> None:
+        self._listener = Listener(
+            TOKEN,
+            lambda role, info: {"scheduler": self._description()},
+            self._on_connection,
+            epoch=self.epoch,
+            # It has recorded nothing but what it has acknowledged, and it never acknowledges anything.
+            journal=None if self.restarts is None else Journal(self.restart_seconds, lambda role, info, was: 0),
+        )
+        await self._listener.listen(sock)
+
+    @property
+    def epoch(self) -> str | None:
+        return None if self.restarts is None else f"{self.id}/{self.restarts}"
+
+    def _description(self) -> dict[str, Any]:
+        return {"id": f"{self.id}-{self.restarts}", "epoch": self.epoch, "recovering": bool(self.restarts)}
+
+    def keep_journal(self) -> None:
+        """From now on it may be started again."""
+        self.restarts = 0
+        self.thread.run(self._again())
+
+    def restart(self) -> None:
+        """It dies, and another one goes on in its place."""
+        assert self.restarts is not None
+        self.restarts += 1
+        self.die()
+        self.thread.run(self._again())
+
+    def die(self) -> None:
+        """Nobody listens any more, and all connections end without a word."""
+        self.thread.run(self._die())
+
+    async def _die(self) -> None:
+        await self._listener.close()
+        for peer in self.peers:
+            peer.gone = True
+            transport = peer.connection._transport
+            if transport is not None:
+                transport.set_protocol(asyncio.Protocol())
+                transport.abort()
+                peer.connection._transport = None
+            peer.connection.leave_to_parent()
+
+    async def _again(self) -> None:
+        await self._listener.close()
+        host, port = parse_address(self.address)
+        await self._listen_at(bound_socket(host, port))
 
     async def _close(self) -> None:
         await self._listener.close()
@@ -212,7 +267,7 @@ class ScriptedScheduler:
             for operation, *rest in peer.received:
                 if operation in ("finished", "erred", "missing"):
                     for entry in rest[0]:
-                        assert entry[0] == SERIAL + entry[1]
+                        assert entry[0] == SERIAL + entry[1] or not entry[1]  # said once more
                         found[entry[1]] = (operation, entry)
             return found.keys() >= set(run_ids)
 

@@ -555,6 +555,7 @@ class Scheduler:
                     protocol.worker.DROPPED: self._taking(events.RunsDropped),
                     protocol.worker.CONFIRMED: self._taking(events.RevocationConfirmed),
                     protocol.worker.BEGUN: self._taking(events.RunsBegun),
+                    protocol.worker.RUNS_KEPT: self._runs_kept,
                     protocol.worker.ACTORS_MADE: self._taking(events.ActorsMade),
                     protocol.worker.CALLS_DONE: self._taking(events.CallsDone),
                     protocol.worker.CALLS_MISSING: self._taking(events.CallsMissing),
@@ -624,6 +625,12 @@ class Scheduler:
             self._refuse_keys(peer, [key for key, _, _, _, _, _ in objects])
             return
         self._handle(events.ObjectsScattered(peer, objects, chosen, call_site))
+
+    def _runs_kept(self, peer: str, epoch: str, runs: Sequence[tuple[int, int, bool]]) -> None:
+        if self._journal is not None and epoch == self._journal.epoch:  # not an earlier scheduler's, sent again
+            kept = [(run_id, serial, True, is_blocked) for run_id, serial, is_blocked in runs]
+            self._handle(events.RunsKept(peer, kept, ()))
+            self._members.came_back()
 
     def _places_changed(self, peer: str, places: Sequence[Any]) -> None:
         self._handle(events.PlacesChanged(peer, places))

@@ -48,7 +48,7 @@ from holdfast.cluster.scheduler.machine.mending import mend
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.orders import Orders
-from holdfast.cluster.scheduler.machine.recovery import OF_RUNS, Recovery
+from holdfast.cluster.scheduler.machine.recovery import OF_HOSTS, OF_RUNS, Recovery
 from holdfast.cluster.scheduler.machine.runs import Runs
 from holdfast.cluster.scheduler.machine.timeouts import Awaited, NoWorkerTimeout
 from holdfast.cluster.scheduler.machine.workers import Workers
@@ -314,7 +314,7 @@ class SchedulerState:
             Runs(shared, self.revocation, self.lending, missing, kills, self.copies).events,
             *(part.events for part in self.parts),
         )
-        self._of_runs = {event: self._handlers[event] for event in OF_RUNS}
+        self._not_while_recovering = {event: self._handlers[event] for event in (*OF_RUNS, *OF_HOSTS)}
         self._answers = table_of_requests(self.parts)
         self.recovery: Recovery | None = None
         self._asked_again = False  # whether there was an earlier scheduler, and clients may ask what they asked that
@@ -419,6 +419,7 @@ class SchedulerState:
         )
         self.objects.on_reported = self.recovery.reported
         self._handlers.update(dict.fromkeys(OF_RUNS, self.recovery.said))
+        self._handlers.update(dict.fromkeys(OF_HOSTS, self.recovery.put_off))
 
     def _runs_kept(self, event: events.RunsKept) -> None:
         worker = self.workers.get(event.worker)
@@ -437,7 +438,7 @@ class SchedulerState:
         if recovery is None:
             return
         self.objects.on_reported = None
-        self._handlers.update(self._of_runs)
+        self._handlers.update(self._not_while_recovering)
         recovery.conclude()
         for said in recovery.later:
             try:

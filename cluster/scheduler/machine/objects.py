@@ -71,7 +71,7 @@ class Objects:
             if owner is not None and owner in self._clients and object_id not in life.lost:
                 unclaimed.setdefault(owner, []).append(object_id)
                 continue
-            task = life.lost.claim(object_id)
+            task = life.lost.claim(object_id) or life.lost.claim_label(description.get("label", 0))
             if task is not None and task.is_needed and (task.error is None or task.error.is_loss):
                 life.restore(task, host, object_id, description["nbytes"], None, description.get("type") or "")
                 host.restored.append(task)

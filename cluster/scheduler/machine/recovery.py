@@ -63,6 +63,9 @@ OF_RUNS: tuple[type, ...] = (
     events.CallsMissing,
 )
 
+#: What hosts say of objects of which it is known when all are back whose they are.
+OF_HOSTS: tuple[type, ...] = (events.ObjectsFound, events.OwnerLeft)
+
 
 class _Result:
     """The result of a task, as hosts and workers have said it."""
@@ -270,6 +273,10 @@ class Recovery:
             for run_id, serial, is_begun, is_blocked in runs
         ]
 
+    def put_off(self, event: Any) -> None:
+        """A host says something about objects (`OF_HOSTS`), beside what it has."""
+        self.later.append(event)
+
     def said(self, event: Any) -> None:
         """A worker says something about its runs (`OF_RUNS`): those that the earlier scheduler has sent."""
         worker = self._shared.workers.get(event.worker)
@@ -352,9 +359,9 @@ class Recovery:
     def conclude(self) -> None:
         """All that come back are back: begin what is to be done."""
         life = self._life
-        for address in self.expected:
-            if address not in self._shared.hosts:
-                life.decisions.note(records.remove("hosts", address))
+        missing = [address for address in self.expected if address not in self._shared.hosts]
+        for address in missing:
+            life.decisions.note(records.remove("hosts", address))
         needed = self._needed()
         for task in needed:
             result = self._results.pop(task, None)
@@ -372,6 +379,8 @@ class Recovery:
         for result in self._results.values():
             self._strays += [(host, result.object_id, None) for host in result.hosts]
         for task in needed:
+            if missing and task.state == "released":
+                life.lost.may_be_found(task)
             if task.holders and task.state == "released":
                 life.activate(task)
         after = self.later

@@ -96,12 +96,17 @@ class Runs:
             self._forget_inside([run_id for _, run_id, *_ in event.results])
             return
         life = self._life
-        for _, run_id, object_id, nbytes, inline, type_name, seconds in event.results:
+        for serial, run_id, object_id, nbytes, inline, type_name, seconds in event.results:
             task = life.end_run(worker, run_id, has_result=True)
             if task is None:
                 self._forget_inside((run_id,))
                 if life.results.get(object_id) is not None:
                     continue  # it has been found already
+                late = life.lost.claim_label(serial)
+                if late is not None and late.is_needed and (late.error is None or late.error.is_loss):
+                    life.restore(late, worker.host, object_id, nbytes, inline, type_name)
+                    late.maker = None if inline is None else worker
+                    continue
                 if inline is None:
                     self._instructions.add(DeleteObjects, worker.host.address, object_id)
                 else:

@@ -558,6 +558,8 @@ class Lifecycle:
         self._moves.move(task, "forgotten")
         if self.lost.objects:
             self.lost.supersede(task)
+        if self.lost.labels:
+            self.lost.labels.pop(task.serial, None)
         if self.incomplete:
             self.incomplete.pop(task, None)
         if self.parents:

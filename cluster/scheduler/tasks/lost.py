@@ -21,6 +21,9 @@ Data that can't be made again isn't given up at once when it is lost: a host who
 moment. Its task waits in state "lost" first, and what depends on it waits too.
 
 A task has one lost object at most: a result that was made again supersedes the one before.
+
+A scheduler that goes on where another one has ended does not know which objects the hosts have that are not back in
+time. It begins without them, and knows the results of tasks by the labels of objects if these hosts come later.
 """
 
 from __future__ import annotations
@@ -43,12 +46,15 @@ class Lost:
     ----------
     objects : dict
         The tasks that have lost an object and have no other result yet, and which.
+    labels : dict
+        Tasks that may have results on hosts which are not back yet, by serial.
     """
 
     def __init__(self, limit: int = MAX_LOST) -> None:
         self._limit = limit
         self._tasks: OrderedDict[ObjectId, Task | None] = OrderedDict()
         self.objects: dict[Task, ObjectId] = {}
+        self.labels: dict[int, Task] = {}
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -86,3 +92,12 @@ class Lost:
         if task is not None:
             del self.objects[task]
         return task
+
+    def may_be_found(self, task: Task) -> None:
+        """A host that is not back yet may have a result of this task, labelled with its serial."""
+        self.labels[task.serial] = task
+
+    def claim_label(self, serial: int) -> Task | None:
+        """The task of this serial, if its result may lie on a host that was not back in time, and there is no other."""
+        task = self.labels.pop(serial, None) if self.labels else None
+        return None if task is None or task.state == "memory" else task
