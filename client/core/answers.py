@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+from holdfast.cluster import protocol
 from holdfast.cluster.errors import error_named
 from holdfast.cluster.protocol.answers import merged
 
@@ -25,18 +27,38 @@ class Answer:
         Held until the answer is there.
     """
 
-    __slots__ = ("_fragments", "_said", "_wake", "gate")
+    __slots__ = ("_arguments", "_asked", "_began", "_fragments", "_said", "_wake", "gate")
 
     def __init__(self, wake: Callable[[], None] | None = None) -> None:
         self._wake = wake
+        self._asked: tuple[int, str] | None = None
+        self._arguments: dict[str, Any] = {}
+        self._began = 0.0
         self._fragments: list[Any] = []
         self._said: tuple[bool, Any] | None = None
         self.gate = threading.Lock()
         self.gate.acquire()
 
+    def asked(self, number: int, operation: str, arguments: dict[str, Any]) -> tuple[Any, ...]:
+        """The message that asks for it."""
+        self._asked, self._arguments, self._began = (number, operation), arguments, time.monotonic()
+        return protocol.client.REQUEST(number, operation, arguments)
+
+    def asked_again(self) -> tuple[Any, ...] | None:
+        """The message that asks another scheduler for it: which waits no longer than what is left of the time."""
+        if self._asked is None or self._said is not None:
+            return None
+        self._fragments.clear()
+        arguments = self._arguments
+        if arguments.get("timeout") is not None:
+            left = arguments["timeout"] - (time.monotonic() - self._began)
+            arguments = {**arguments, "timeout": max(0.0, left)}
+        return protocol.client.REQUEST(*self._asked, arguments)
+
     def begin(self, fragment: Any) -> None:
         """The scheduler has said the beginning of it, or a further part."""
-        self._fragments.append(fragment)
+        if self._said is None:
+            self._fragments.append(fragment)
 
     def give(self, ok: bool, value: Any) -> None:
         """The scheduler has said this. To be told twice is no harm."""

@@ -127,7 +127,7 @@ class _Line:
     __slots__ = ("sent", "waiting")
 
     def __init__(self) -> None:
-        self.sent: OrderedDict[int, Call] = OrderedDict()
+        self.sent: OrderedDict[int, tuple[_Message, Call]] = OrderedDict()
         self.waiting: deque[tuple[_Message, Call]] = deque()
 
 
@@ -146,7 +146,7 @@ class CallTable:
         self._outbox = outbox
         self._table = table
         # Reentrant: the garbage collector may run a user's code inside.
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._lines: dict[int, _Line] = {}  # by actor
         self._actor_of: dict[int, int] = {}  # by the number of a call that was sent
@@ -161,8 +161,9 @@ class CallTable:
         line = self._lines.get(actor)
         if line is None or len(line.sent) < MAX_CALLS:
             return None
-        with self._lock:
-            return next(iter(line.sent.values()), None)
+        with self.lock:
+            _, call = next(iter(line.sent.values()), (None, None))
+            return call
 
     def begin(self, actor: int, method: str, payload: Any, dependencies: list[Any], call: Call) -> bool:
         """Post a call, or have it wait for room. Whether it was posted: then the caller flushes.
@@ -172,7 +173,7 @@ class CallTable:
         RuntimeError
             Very many wait already.
         """
-        with self._lock:
+        with self.lock:
             if self._ended is not None:
                 call.fail(self._ended)
                 return False
@@ -195,8 +196,9 @@ class CallTable:
     def _send(self, line: _Line, message: _Message, call: Call) -> None:
         number, actor, _, _, _ = message
         posted = (protocol.client.CALL([message]),)
+        sent = (message, call)
         # No call in here: an interrupt comes before it or after it.
-        line.sent[number] = call
+        line.sent[number] = sent
         self._actor_of[number] = actor
         self._outbox += posted
 
@@ -204,12 +206,12 @@ class CallTable:
         """Calls are answered. Whether others were posted, for which there is room now. To be told twice is no harm."""
         posted = False
         for number, ok, value, stored, text, keys in results:
-            with self._lock:
+            with self.lock:
                 actor = self._actor_of.get(number)
                 if actor is None:
                     continue
                 line = self._lines[actor]
-                call = line.sent[number]
+                _, call = line.sent[number]
                 call.answer(ok, value, stored, text, keys)
                 del line.sent[number], self._actor_of[number]
                 if line.waiting:
@@ -219,18 +221,23 @@ class CallTable:
                     del self._lines[actor]
         return posted
 
+    def unanswered(self) -> list[_Message]:
+        """The calls that were sent and have no answer, in their order. The caller has the lock."""
+        sent = {number: message for line in self._lines.values() for number, (message, _) in line.sent.items()}
+        return [sent[number] for number in sorted(sent)]
+
     def fail_all(self, reason: Exception) -> None:
         """No answer will come any more."""
-        with self._lock:
+        with self.lock:
             self._ended = reason
             lines = list(self._lines.values())
             self._lines.clear()
             self._actor_of.clear()
         for line in lines:
-            for call in (*line.sent.values(), *(call for _, call in line.waiting)):
+            for _, call in (*line.sent.values(), *line.waiting):
                 call.fail(reason)
 
     def leave_to_parent(self, reason: Exception) -> None:
         """In a forked child: no call is answered here. Takes no lock."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._ended = reason

@@ -140,6 +140,10 @@ class KeyTable:
                 self._outbox += (protocol.client.RETRY([state.key for state in failed]),)
                 self._flush_soon()
 
+    def held(self) -> list[Any]:
+        """The keys that the scheduler is to hold for this client, by what was posted. The caller has the lock."""
+        return [key for key, state in self.states.items() if state.status not in FINAL]
+
     def beginning(self) -> Beginning:
         """Within it, and the lock, keys are begun, which are forgotten again if it ends with an exception."""
         return Beginning(self)

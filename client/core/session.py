@@ -318,7 +318,7 @@ class Session:
     def _pose(self, number: int, answer: Answer, request: Request, arguments: dict[str, Any]) -> None:
         # What was let go of before the question is no more when it is answered.
         self.table.settle_all()
-        self.enqueue(protocol.client.REQUEST(number, *request(**arguments)))
+        self.enqueue(answer.asked(number, *request(**arguments)))
         if self.ended is not None:  # since it was looked at: then this one was not seen
             answer.fail(self.ended)
 
@@ -403,6 +403,32 @@ class Session:
     def start(self) -> None:
         """From here on it hears what comes."""
         self.transport.start(self)
+
+    def on_rejoin(self, welcome: Mapping[str, Any]) -> None:
+        """Another scheduler goes on where the one before has ended: tell it what only this client knows."""
+        self.scheduler = scheduler = dict(welcome.get("scheduler") or {})
+        nodes = {node["address"]: node for node in welcome.get("nodes", ())}
+        # While it waits for nodes, those count that are known from before.
+        self.nodes = {**self.nodes, **nodes} if scheduler.get("recovering") else nodes
+        with self.calls.lock, self.table.lock:
+            calls = self.calls.unanswered()
+            keys = self.table.held()
+            last = len(keys) // MAX_ITEMS * MAX_ITEMS
+            again = [
+                protocol.client.REJOINED(keys[start : start + MAX_ITEMS], False, ())
+                for start in range(0, last, MAX_ITEMS)
+            ]
+            again.append(protocol.client.REJOINED(keys[last:], True, [number for number, *_ in calls]))
+            again += [
+                protocol.client.REQUEST(next(self._request_ids), *protocol.requests.SUBSCRIBE(topic=topic))
+                for topic in self.subscriptions.topics
+            ]
+            for _, answer in sorted(self._answers.copy().items()):
+                if (asked := answer.asked_again()) is not None:
+                    again.append(asked)
+            again += [protocol.client.CALL([call]) for call in calls]
+            self.enqueue_all(again)
+        self.flush_soon()
 
     async def close(self, reason: str) -> None:
         """`end`, and wait until the connection is closed."""

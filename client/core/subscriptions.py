@@ -27,6 +27,11 @@ class Subscriptions:
     def __contains__(self, topic: str) -> bool:
         return topic in self._hear
 
+    @property
+    def topics(self) -> list[str]:
+        """Those of which something is called with the events."""
+        return list(self._hear)
+
     def put(self, topic: str, hear: Callable[[Told], object]) -> Callable[[Told], object] | None:
         """From now on this is called; what was called before, if there was something."""
         before = self._hear.get(topic)

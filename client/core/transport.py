@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from holdfast.cluster.comm.connecting import connect
 from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.comm.resumable import ResumableConnection
 
 Message = tuple[Any, ...]
 
@@ -34,6 +35,12 @@ class Receiver(Protocol):
         """Messages have come to a thread that is in `Transport.read_while`; False if the transport's is to handle them.
 
         It may be interrupted; then the transport's thread handles the same messages from their beginning.
+        """
+
+    def on_rejoin(self, welcome: Mapping[str, Any]) -> None:
+        """From here on another scheduler is heard, which has the journal of the one before. In the transport's thread.
+
+        What was sent and that one had not heard is sent again, in front of what is sent from here on.
         """
 
     def on_close(self, error: Exception | None) -> None:
@@ -147,6 +154,8 @@ class ConnectionTransport:
     def start(self, receiver: Receiver) -> None:
         connection = self.connection
         connection.on_room = receiver.on_room
+        if isinstance(connection, ResumableConnection):
+            connection.on_rejoin = receiver.on_rejoin
         connection.start(receiver.on_batch, receiver.on_close, receiver.on_batch_elsewhere)
 
     def close(self) -> None:

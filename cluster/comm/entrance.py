@@ -151,7 +151,8 @@ class Entrance:
                     raise
                 await self._open_connection(sock, peer)
         except Refused as error:
-            self._log.warning("refused a connection from %s: %s", peer, error)
+            if error.code != "restarted":  # it rejoins
+                self._log.warning("refused a connection from %s: %s", peer, error)
         except ProtocolError as error:
             self._log.warning("closing the connection with %s: %s", peer, error)
         except TimeoutError:

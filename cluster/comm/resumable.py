@@ -115,7 +115,7 @@ class ResumableConnection(Connection):
         self.info = opened.info
         self.peer = opened.peer
         self.session = Resumption(terms, is_safe_when_taken=not connects or not terms.restart)
-        self.session.told = start
+        self.session.told = self._start = start
         self.was = was
         self.on_rejoin: Callable[[dict[str, Any]], None] | None = None
         #: What is safe here, as `taken` of it says.
@@ -148,6 +148,16 @@ class ResumableConnection(Connection):
     def taken(self) -> int:
         """How many frames were received whole, since the opening; those of earlier sessions count, if it rejoined."""
         return self._reader.taken
+
+    @property
+    def written(self) -> int | None:
+        """In how many frames lies all that was sent; None: not all of it lies in frames yet."""
+        return None if self._held or self._outbox else self.session.sent
+
+    @property
+    def has_come(self) -> bool:
+        """Whether anything has come by it."""
+        return self._reader.taken > self._start
 
     @property
     def handed_over(self) -> int:

@@ -183,6 +183,18 @@ REQUEST = QuicklyChecked(
     quick=quick.is_request,
 )
 
+REJOINED = Message(
+    "rejoined",
+    "The scheduler was started again, and the client was connected with the one before. It holds these keys. With the "
+    "last such message it also says which calls of actors it has no answer to. The scheduler compares that with what "
+    "the journal says: it tells of each key what has become of it, cancels those that it does not know, and lets go of "
+    "those that the client does not hold. After that the client poses the requests again that were not answered, and "
+    "the calls, all with the numbers that they had.",
+    keys=KEYS,
+    is_last=Boolean(),
+    calls=Listed(Integer()),
+)
+
 FROM_CLIENT = Vocabulary(
     "a client",
     "the scheduler",
@@ -204,6 +216,7 @@ FROM_CLIENT = Vocabulary(
     EVENTS_HEARD,
     CALL,
     REQUEST,
+    REJOINED,
 )
 
 # -- from the scheduler

@@ -28,6 +28,7 @@ from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.cutting import pieces, where_cut
 from holdfast.cluster.protocol.limits import MAX_ITEMS
+from holdfast.cluster.scheduler.io.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Inbox:
         Whether nothing is handled while the connection is full.
     passes
         Which messages are handled although the inbox is held.
+    progress
+        Counts what is handled, if a journal is kept.
 
     Attributes
     ----------
@@ -67,11 +70,13 @@ class Inbox:
         *,
         needs_room: bool = False,
         passes: Callable[[tuple[Any, ...]], bool] = lambda message: False,
+        progress: Progress | None = None,
     ) -> None:
         self._connection = connection
         self._handle = handle
         self._ended = ended
         self._needs_room = needs_room
+        self.progress = progress
         self._messages: deque[tuple[Any, ...]] = deque()
         self._jobs: deque[Iterator[None]] = deque()
         self._end: tuple[Exception | None] | None = None
@@ -81,11 +86,15 @@ class Inbox:
         self.heard = time.monotonic()
 
     def add(self, messages: Iterable[tuple[Any, ...]]) -> None:
+        """Take the messages of a frame."""
+        before = len(self._messages)
         for message in messages:
             if where_cut(message, MAX_ITEMS):
                 self._messages.extend(pieces(message))
             else:
                 self._messages.append(message)
+        if self.progress is not None:
+            self.progress.came(len(self._messages) - before)
 
     def end(self, error: Exception | None) -> None:
         """Nothing more will come."""
@@ -128,7 +137,8 @@ class Inbox:
                 if next(self._jobs[0], self) is self:
                     self._jobs.popleft()
             elif self._messages:
-                job = self._handle(self._messages.popleft())
+                message = self._messages.popleft()
+                job = self._handle(message) if self.progress is None else self._handle_and_count(message, self.progress)
                 if job is not None:
                     self._jobs.append(job)
             else:
@@ -138,6 +148,11 @@ class Inbox:
         except Exception as error:  # a fault of the scheduler's own
             logger.exception("handling a message of %s failed", self._connection.peer)
             self._give_up(error)
+
+    def _handle_and_count(self, message: tuple[Any, ...], progress: Progress) -> Iterator[None] | None:
+        job = None if progress.begin() else self._handle(message)
+        progress.end()
+        return job
 
     def _leave(self) -> None:
         assert self._end is not None

@@ -7,6 +7,10 @@ A connection over the network that ends without a goodbye is waited for (`comm/l
 and leaves when it is not back in time. It leaves at once when it is known to have ended: a worker when its node says
 so, or another one comes in its place; a node when no process listens at its port any more, or another agent does. A
 worker that is cut off gets nothing new to do (`placing/revocation.py`).
+
+Where a journal is kept, a peer may have joined an earlier scheduler, and *rejoin* this one: a client that is in the
+journal, and a worker. It goes on to speak where it was heard last (`progress`). While hosts and workers of the earlier
+scheduler are awaited, clients are not heard; what the tasks of a worker say, as a client, is put off.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from holdfast.cluster import protocol, versions
@@ -25,6 +29,8 @@ from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.listening import GraceOverError
 from holdfast.cluster.comm.opening import Refused
+from holdfast.cluster.comm.resumable import ResumableConnection
+from holdfast.cluster.comm.resume import Was
 from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.protocol.limits import MAX_CLIENTS
@@ -33,6 +39,7 @@ from holdfast.cluster.scheduler.io.absent import Absent
 from holdfast.cluster.scheduler.io.coming_back import ComingBack
 from holdfast.cluster.scheduler.io.inbox import Inbox, Inboxes
 from holdfast.cluster.scheduler.io.peers import ClientPeer, MayLiveError, NodePeer, Peer, TasksPeer, WorkerPeer
+from holdfast.cluster.scheduler.io.progress import Position, Progress
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events
 
@@ -44,6 +51,8 @@ SILENCE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0
 #: How long a node's port is tried when its connection has broken.
 PROBE_SECONDS = 5.0
+#: How often it is looked which replies clients have got, where a journal is kept.
+HEARD_SECONDS = 1.0
 #: A client is told of so many sets of versions that workers have.
 MAX_VERSIONS = 20
 #: What people ask when a scheduler does nothing else.
@@ -73,6 +82,8 @@ class Membership:
         ``handle_message(peer, message)`` handles what a peer has sent; may return a job (`inbox`).
     describe
         The scheduler's description of itself.
+    positions
+        How far an earlier scheduler has heard each peer, by name.
 
     Attributes
     ----------
@@ -92,6 +103,7 @@ class Membership:
         happen: Callable[[events.Event], None],
         handle_message: Callable[[Peer, tuple[Any, ...]], Iterator[None] | None],
         describe: Callable[[], dict[str, Any]],
+        positions: Mapping[str, Position],
     ) -> None:
         self.peers: dict[str, Peer] = {}
         self.absent = Absent()
@@ -102,6 +114,7 @@ class Membership:
         self._happen = happen
         self._handle_message = handle_message
         self._describe = describe
+        self._positions = positions
         self._silence_timer: Alarm | None = None
         self._closing = False
         self._is_still = False
@@ -153,12 +166,30 @@ class Membership:
             if peer is not None:
                 peer.send(message)
 
+    def watch_what_is_heard(self) -> None:
+        """Have the machine forget the replies that their clients have, now and then."""
+        for peer in list(self.peers.values()):
+            if isinstance(peer, ClientPeer) and (heard := peer.take_heard()) is not None:
+                self._happen(events.RepliesHeard(peer.name, *heard))
+        self._rounds.call_later(HEARD_SECONDS, self.watch_what_is_heard)
+
     # -- whom the scheduler hears
 
     def await_return(self, coming_back: ComingBack) -> None:
         """Hear no client until all are back that an earlier scheduler had."""
         self._coming_back = coming_back
         coming_back.start(self._rounds)
+
+    def is_back(self, client: str) -> bool:
+        """Whether a client has said what it has of an earlier scheduler, if there was one."""
+        peer = self.peers.get(client)
+        return not isinstance(peer, ClientPeer) or peer.is_back
+
+    def client_is_back(self, client: str) -> None:
+        """A client has said what it has of an earlier scheduler."""
+        peer = self.peers.get(client)
+        if isinstance(peer, ClientPeer):
+            peer.is_back = True
 
     def came_back(self) -> None:
         """A host or a worker has said all that it has of an earlier scheduler."""
@@ -178,14 +209,69 @@ class Membership:
     def hear(self) -> None:
         """Go on with the inboxes of those that may be heard now."""
         for peer in list(self.peers.values()):
-            if not isinstance(peer, TasksPeer):
-                peer.inbox.is_held = self._is_held(peer)
-                self._inboxes.go_on(peer.inbox)
+            if isinstance(peer, TasksPeer):
+                continue
+            self._see_to(peer)
+            if isinstance(peer, WorkerPeer) and peer.put_off and not self.is_recovering:
+                peer.inbox.begin(self._hear_what_was_put_off(peer, *peer.take_put_off()))
+            self._inboxes.go_on(peer.inbox)
 
-    def _is_held(self, peer: Peer) -> bool:
-        return self._is_still or (self.is_recovering and isinstance(peer, ClientPeer))
+    def _see_to(self, peer: Peer) -> None:
+        """See to it that a peer is heard if it may be, and that what is handled counts if it is safe."""
+        peer.inbox.is_held = self._is_still or (self.is_recovering and isinstance(peer, ClientPeer))
+        progress = peer.inbox.progress
+        if progress is not None:
+            is_put_off = isinstance(peer, WorkerPeer) and (self.is_recovering or peer.is_behind)
+            progress.counts = not (self._is_still or is_put_off)
+            progress.tell()
+
+    def put_off(self, worker: str, message: tuple[Any, ...]) -> None:
+        """Handle a message of the tasks of a worker when all are back."""
+        peer = self.peers.get(worker)
+        if isinstance(peer, WorkerPeer):
+            peer.put_off.append((message, None if peer.inbox.progress is None else peer.inbox.progress.position))
+
+    def _hear_what_was_put_off(
+        self, worker: WorkerPeer, *put_off: tuple[tuple[Any, ...], Position | None]
+    ) -> Iterator[None]:
+        progress = worker.inbox.progress
+        for message, position in put_off:
+            if progress is not None and position is not None:
+                progress.note(position)
+            job = self._handle_message(worker, message)
+            yield
+            if job is not None:
+                yield from job
+        worker.is_behind = False
+        self._see_to(worker)
 
     # -- joining
+
+    def recorded(self, role: str, info: dict[str, Any], was: Was) -> int:
+        """How many frames of a peer that rejoins had their effects in an earlier scheduler. Raises `Refused`."""
+        try:
+            check_opening(role, info)
+        except ProtocolError as error:
+            raise Refused("role", str(error)) from None
+        name = _name_of(role, info)
+        if role == ClientPeer.role and name not in self._state.clients:
+            raise Refused("resume", f"the scheduler was started again, and does not know the client {name} any more")
+        former = self.peers.get(name)
+        if former is not None:
+            connection = former.connection
+            if (
+                not isinstance(connection, ResumableConnection)
+                or connection.was is None
+                or connection.numbered_since != was.session
+                or connection.was.attempt >= was.attempt
+                or connection.has_come
+            ):
+                raise Refused("resume", f"{name} is connected already")
+            # The very peer that has rejoined does so once more: it has not got the welcome.
+            del self.peers[name]
+            connection.abort()
+        position = self._positions.get(name)
+        return position.frames if position is not None and position.line == was.session else 0
 
     def welcome(self, role: str, info: dict[str, Any]) -> dict[str, Any]:
         """What a peer is told that wants to join. Raises `Refused`."""
@@ -199,7 +285,7 @@ class Membership:
             raise Refused("role", str(error)) from None
         if role != NodePeer.role and (why := versions.refusal(role, info.get("versions") or {})) is not None:
             raise Refused("version", why)
-        name = info["id"] if role == "client" else info["address"]
+        name = _name_of(role, info)
         former = self.peers.get(name)
         if isinstance(former, NodePeer) and former.info["incarnation"] == info["incarnation"]:
             # The very agent that is connected connects anew: its old connection has ended at its side.
@@ -245,18 +331,12 @@ class Membership:
         if peer.name in self.peers:  # two at the same moment
             connection.abort(ProtocolError(f"{peer.name} is connected already"))
             return
-        self.peers[peer.name] = peer  # before it joins: there may be work for it at once
-        try:
-            self._join(peer)
-        except Exception as error:  # its node has just left, or it said something odd about itself
-            logger.warning("%s could not join", peer.name, exc_info=not isinstance(error, ProtocolError))
-            del self.peers[peer.name]
-            connection.abort(error)
-            return
 
         def ended(error: Exception | None) -> None:
             peer.connection = None
             if self.peers.get(peer.name) is peer:
+                if peer.inbox.progress is not None:
+                    self._state.decisions.forget_peer(peer.name)
                 reason = str(error) if error else "its connection closed"
                 self._leave(peer, reason, may_live=isinstance(error, (MayLiveError, GraceOverError)))
 
@@ -266,8 +346,18 @@ class Membership:
             ended,
             needs_room=isinstance(peer, ClientPeer),
             passes=_asks_how_it_is,
+            progress=self._progress_of(peer),
         )
-        inbox.is_held = self._is_held(peer)
+        self.peers[peer.name] = peer  # before it joins: there may be work for it at once
+        try:
+            if not self._is_known(peer):
+                self._join(peer)
+        except Exception as error:  # its node has just left, or it said something odd about itself
+            logger.warning("%s could not join", peer.name, exc_info=not isinstance(error, ProtocolError))
+            del self.peers[peer.name]
+            connection.abort(error)
+            return
+        self._see_to(peer)
         on_batch: Callable[[tuple[Any, ...]], None]
         if isinstance(peer, NodePeer):
             node = peer
@@ -286,6 +376,30 @@ class Membership:
         connection.on_break = functools.partial(self._on_break, peer)
         logger.info("%s %s joined from %s", peer.role, peer.name, connection.peer)
         connection.start(on_batch, lambda error: self._inboxes.ended(inbox, error))
+
+    def _progress_of(self, peer: Peer) -> Progress | None:
+        connection = peer.connection
+        if not isinstance(connection, ResumableConnection) or not connection.is_recorded:
+            return None
+        decisions = None if isinstance(peer, NodePeer) else self._state.decisions
+        return Progress(peer.name, connection, decisions, self._positions.get(peer.name))
+
+    def _is_known(self, peer: Peer) -> bool:
+        """Whether the state machine knows a peer that comes, from the journal or from its last attempt to rejoin."""
+        rejoins = isinstance(peer.connection, ResumableConnection) and peer.connection.was is not None
+        if isinstance(peer, ClientPeer):
+            known = peer.name in self._state.clients
+            if known and not rejoins:
+                self._handle(events.ClientLeft(peer.name))  # it has not got the welcome when it joined
+                return False
+            return known
+        if isinstance(peer, WorkerPeer) and rejoins:
+            if peer.name not in self._state.workers:
+                self._join(peer)
+            if id_of_tasks(peer.name) in self._state.clients:
+                self._open_tasks(peer)
+            return True
+        return False
 
     def _peer(self, connection: Connection) -> Peer:
         info = connection.info
@@ -327,18 +441,24 @@ class Membership:
         worker = self.peers.get(name)
         if not isinstance(worker, WorkerPeer) or worker.connection is None or name not in self._state.workers:
             return
+        about = _about(worker.info)
+        self._open_tasks(worker)
+        tasks = id_of_tasks(name)
+        self._handle(events.ClientJoined(tasks, f"the tasks of {worker.info['name']}", worker.name, about))
+
+    def _open_tasks(self, worker: WorkerPeer) -> None:
+        assert worker.connection is not None
         tasks = TasksPeer(worker)
         self.peers[tasks.name] = tasks
         worker.connection.on_room = lambda: self._has_room(tasks)
-        about = _about(worker.info)
-        self._handle(events.ClientJoined(tasks.name, f"the tasks of {worker.info['name']}", worker.name, about))
         tasks.send(protocol.client.NODES_CHANGED(self._descriptions(), []))
 
     def tasks_closed(self, name: str) -> None:
         """The tasks of a worker are no client any more; no error if they were none."""
-        tasks = self.peers.pop(id_of_tasks(name), None)
-        if tasks is not None:
-            self._happen(events.ClientLeft(tasks.name))
+        tasks = id_of_tasks(name)
+        self.peers.pop(tasks, None)
+        if tasks in self._state.clients:
+            self._happen(events.ClientLeft(tasks))
 
     def part_with_missing_clients(self) -> None:
         """Those that an earlier scheduler had and that are not back have left."""
@@ -446,6 +566,10 @@ class Membership:
 def _asks_how_it_is(message: tuple[Any, ...]) -> bool:
     """Whether it is a question that has an answer at any time, also while nobody is heard."""
     return message[0] == protocol.client.REQUEST.operation and message[2] in ALWAYS_ANSWERED
+
+
+def _name_of(role: str, info: dict[str, Any]) -> str:
+    return str(info["id"] if role == ClientPeer.role else info["address"])
 
 
 def _about(info: dict[str, Any]) -> dict[str, Any]:

@@ -12,22 +12,31 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.comm.resumable import ResumableConnection
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.protocol.limits import MAX_ITEMS, MAX_REASON_LENGTH
 from holdfast.cluster.scheduler.io.debts import Debts
 from holdfast.cluster.scheduler.io.inbox import Inbox
 from holdfast.cluster.scheduler.io.instruction_messages import REPORTS
+from holdfast.cluster.scheduler.io.progress import Position
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import instructions as to_do
 
 
 class MayLiveError(ConnectError):
     """The scheduler does not hear of a node any more, which may live and come back."""
+
+
+class Heard(NamedTuple):
+    """Requests and calls of actors, by number."""
+
+    requests: list[int]
+    calls: list[int]
 
 
 class Peer(abc.ABC):
@@ -106,6 +115,8 @@ class ClientPeer(Peer):
         The last one that it has announced.
     debts : Debts or None
         What it is still to be told, if it reads slowly.
+    is_back : bool
+        Whether it is one that this scheduler has welcomed first, or has said what it has of an earlier one.
     """
 
     role = "client"
@@ -114,7 +125,31 @@ class ClientPeer(Peer):
         super().__init__(name, info, connection)
         self.turn = 0
         self.debts: Debts | None = None
+        self.is_back = not isinstance(connection, ResumableConnection) or connection.was is None
+        self._answered = Heard([], [])  # since `take_heard` has looked
+        self._unheard: tuple[int, Heard] | None = None  # before that, and the frame of the last of them
         self._is_paid = False  # a job does that
+
+    def answered(self, instruction: to_do.Instruction) -> None:
+        """The client was sent this, which may be an answer. To be told where a journal is kept."""
+        if isinstance(instruction, to_do.Reply):
+            self._answered.requests.append(instruction.request)
+        elif isinstance(instruction, to_do.ReportCalled):
+            self._answered.calls.extend([number for number, *_ in instruction.items])
+
+    def take_heard(self) -> Heard | None:
+        """What the client has got answers to, if more has come to be known."""
+        connection = self.connection
+        if not isinstance(connection, ResumableConnection):
+            return None
+        heard = None
+        if self._unheard is not None and connection.session.acknowledged >= self._unheard[0]:
+            _, heard = self._unheard
+            self._unheard = None
+        if self._unheard is None and any(self._answered) and (written := connection.written) is not None:
+            self._unheard = written, self._answered
+            self._answered = Heard([], [])
+        return heard
 
     def report(self, report: to_do.Instruction, state: SchedulerState) -> None:
         """Tell the client what became of keys; or remember that it is owed that, while it has enough to read."""
@@ -175,6 +210,10 @@ class WorkerPeer(Peer):
     ----------
     joins_anew : bool
         Its very process does, because it has not got the welcome.
+    put_off : list
+        What its tasks have said while hosts and workers were awaited: messages, and how far the worker was heard then.
+    is_behind : bool
+        Whether something that was put off is not handled yet.
     """
 
     role = "worker"
@@ -182,6 +221,13 @@ class WorkerPeer(Peer):
     def __init__(self, name: str, info: dict[str, Any], connection: Connection) -> None:
         super().__init__(name, info, connection)
         self.joins_anew = False
+        self.put_off: list[tuple[tuple[Any, ...], Position | None]] = []
+        self.is_behind = False
+
+    def take_put_off(self) -> list[tuple[tuple[Any, ...], Position | None]]:
+        """What was put off, to be handled now."""
+        put_off, self.put_off, self.is_behind = self.put_off, [], True
+        return put_off
 
     @property
     def node(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import holdfast
 from holdfast.cluster import protocol
 from holdfast.cluster.clock import STEP_SECONDS, ListeningClock, Rounds
+from holdfast.cluster.comm import listening
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.listening import Listener
 from holdfast.cluster.errors import InternalError, JournalFullError, ProtocolError
@@ -31,6 +32,7 @@ from holdfast.cluster.scheduler.io.instruction_messages import MESSAGES, REPORTS
 from holdfast.cluster.scheduler.io.journaling import ADDING, Journal
 from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS, Membership
 from holdfast.cluster.scheduler.io.peers import ClientPeer, Peer
+from holdfast.cluster.scheduler.io.progress import positions
 from holdfast.cluster.scheduler.machine.machine import (
     MAX_FAILURES,
     NO_WORKER_TIMEOUT_SECONDS,
@@ -53,6 +55,8 @@ logger = logging.getLogger(__name__)
 #: How long a node or worker, and a client, may be cut off without having left.
 RESUME_SECONDS = 15.0
 CLIENT_RESUME_SECONDS = 30.0
+#: How long peers look for a scheduler that goes on where theirs has ended.
+RESTART_SECONDS = 60.0
 #: By how much a timer may come before its time: uvloop's clock counts milliseconds.
 CLOCK_TICK_SECONDS = 0.001
 #: How many characters of an event that it failed at stand in its log.
@@ -92,6 +96,8 @@ class Scheduler:
         on. None: they are not.
     recovery_seconds
         How long hosts and workers of an earlier scheduler are waited for.
+    restart_seconds
+        How long peers look for another scheduler when this one is gone, if there is a journal.
     validate
         Check all invariants after every event: for tests.
     """
@@ -112,6 +118,7 @@ class Scheduler:
         durable: str | None = None,
         journal: Journal | None = None,
         recovery_seconds: float = RECOVERY_SECONDS,
+        restart_seconds: float = RESTART_SECONDS,
         validate: bool = False,
     ) -> None:
         self.id = f"scheduler-{secrets.token_hex(4)}"
@@ -149,6 +156,7 @@ class Scheduler:
             happen=self._happen,
             handle_message=self._handle_message,
             describe=self.describe,
+            positions={} if journal is None or journal.tables is None else positions(journal.tables),
         )
         self._peers = self._members.peers
         self._listener = Listener(
@@ -157,6 +165,7 @@ class Scheduler:
             self._members.connected,
             grace=lambda role: client_resume_seconds if role == "client" else resume_seconds,
             epoch=self.id if journal is None else journal.epoch,
+            journal=None if journal is None else listening.Journal(restart_seconds, self._members.recorded),
             call_later=lambda seconds, callback: self._rounds.call_later(seconds, callback),
         )
         self._surroundings = Surroundings(
@@ -188,6 +197,7 @@ class Scheduler:
         self._members.start(self._rounds)
         if self._journal is not None:
             self._journal.start(self._tell, self._members.stand_still, self._journal_failed)
+            self._members.watch_what_is_heard()
             self._members.await_return(ComingBack(self.state, self._recovery_seconds, self._all_are_back))
         await self._listener.listen(self._sock)
         self._assistant = Assistant(
@@ -311,6 +321,8 @@ class Scheduler:
             kind = type(instruction)
             if kind in MESSAGES:
                 peer.send(MESSAGES[kind](instruction))
+                if self._journal is not None and isinstance(peer, ClientPeer):
+                    peer.answered(instruction)
             elif kind in REPORTS:
                 assert isinstance(peer, ClientPeer)
                 peer.report(instruction, self.state)
@@ -539,8 +551,9 @@ class Scheduler:
                     protocol.client.CANCEL: self._taking(events.KeysCancelled),
                     protocol.client.RESULTS_MISSING: self._taking(events.ResultsMissing),
                     protocol.client.EVENTS_HEARD: self._taking(events.EventsHeard),
-                    protocol.client.CALL: self._taking(events.CallsSent),
+                    protocol.client.CALL: self._called,
                     protocol.client.REQUEST: self._request,
+                    protocol.client.REJOINED: self._rejoined,
                 },
             ),
             "worker": Dispatch(
@@ -562,7 +575,7 @@ class Scheduler:
                     protocol.worker.BLOCKED: self._taking(events.RunsBlocked),
                     protocol.worker.RECLAIM: self._taking(events.ResourcesReclaimed),
                     protocol.worker.RETURNED: self._taking(events.RunsReturned),
-                    protocol.worker.TASKS_OPENED: self._members.tasks_opened,
+                    protocol.worker.TASKS_OPENED: self._tasks_opened,
                     protocol.worker.EVENT_LOGGED: self._taking(events.EventLogged),
                     protocol.worker.RESTART_WANTED: self._taking(events.RestartWanted),
                     protocol.worker.FROM_TASKS: self._tasks_said,
@@ -606,6 +619,16 @@ class Scheduler:
         client = self._peers.get(name)
         return client.turn if isinstance(client, ClientPeer) else 0
 
+    def _called(self, peer: str, calls: Sequence[Any]) -> None:
+        # One that rejoins makes all its calls again, in their order, when it has said which ones.
+        if self._members.is_back(peer):
+            self._handle(events.CallsSent(peer, calls))
+
+    def _rejoined(self, peer: str, keys: Sequence[Any], is_last: bool, calls: Sequence[int]) -> None:
+        self._handle(events.ClientRejoined(peer, keys, is_last, calls))
+        if is_last:
+            self._members.client_is_back(peer)
+
     def _submitted(
         self, peer: str, tasks: Sequence[Any], wants: Sequence[Any] | None, options: dict[str, Any], call_site: str
     ) -> None:
@@ -643,10 +666,22 @@ class Scheduler:
         self._handle(event)
         self._members.worker_exited(event.worker, event.incarnation)
 
+    def _tasks_opened(self, worker: str) -> None:
+        if self._members.is_recovering:
+            self._members.put_off(worker, protocol.worker.TASKS_OPENED())
+        else:
+            self._members.tasks_opened(worker)
+
     def _tasks_said(self, worker: str, *message: Any) -> Iterator[None] | None:
+        if self._members.is_recovering:
+            self._members.put_off(worker, protocol.worker.FROM_TASKS(*message))
+            return None
         tasks = self._peers.get(id_of_tasks(worker))
-        if tasks is None:
-            return None  # it was closed, or its worker is gone
+        if tasks is None:  # it was closed, or its worker is gone
+            if message[0] == protocol.client.REJOINED.operation:
+                reason = "the scheduler was started again, and does not know the client of these tasks any more"
+                self._send(worker, protocol.worker.TO_TASKS(*protocol.client.CLOSING(reason)))
+            return None
         try:
             return self._handle_message(tasks, message)
         except ProtocolError as error:  # the worker has nothing to do with it

@@ -4,10 +4,14 @@ The machine and its parts note what they decide while they handle an event. All 
 that follows from the event leaves the scheduler. Nothing is noted where no journal is kept.
 
 Noted is what can't be found out from others: tasks and what keeps them, errors, and what parts have granted. Not noted
-is what workers, hosts and clients know: results, runs, what waits.
+is what workers, hosts and clients know: results, runs, what waits. With what is noted goes how far the peer was heard
+that it follows from, so that nothing has its effects twice (`scheduler/io/progress.py`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 from holdfast.cluster.journal import records
 from holdfast.cluster.journal.batches import Record
@@ -27,7 +31,7 @@ class Decisions:
         Look at it before what costs something to note.
     """
 
-    __slots__ = ("_client", "_held", "_is_hold", "_noted", "is_kept")
+    __slots__ = ("_client", "_heard", "_held", "_is_hold", "_noted", "is_kept")
 
     def __init__(self, is_kept: bool = False) -> None:
         self.is_kept = is_kept
@@ -36,6 +40,16 @@ class Decisions:
         self._held: list[int] = []
         self._client = ""
         self._is_hold = False
+        self._heard: tuple[str, Sequence[Any]] | None = None
+
+    def heard_up_to(self, peer: str, position: Sequence[Any]) -> None:
+        """What is noted from here on follows from what a peer has said up to this position."""
+        self._heard = peer, position
+
+    def forget_peer(self, peer: str) -> None:
+        """A peer has left, and says no more."""
+        self._heard = None
+        self.note(records.remove("positions", peer))
 
     def note(self, record: Record) -> None:
         """Something was decided."""
@@ -73,4 +87,7 @@ class Decisions:
         """All that was noted since the last time."""
         self._close()
         noted, self._noted = self._noted, []
+        if noted and self._heard is not None:
+            noted.append(records.put("positions", *self._heard))
+            self._heard = None
         return noted
