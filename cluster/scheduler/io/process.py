@@ -12,6 +12,7 @@ from holdfast.cluster.comm.addresses import DEFAULT_PORT
 from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
+from holdfast.cluster.durations import scheduler_timeout
 from holdfast.cluster.processes import child, garbage
 from holdfast.cluster.protocol.opening import MAX_RESUME_SECONDS
 from holdfast.cluster.scheduler.io.coming_back import RECOVERY_SECONDS
@@ -19,7 +20,6 @@ from holdfast.cluster.scheduler.io.journaling import Journal
 from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS
 from holdfast.cluster.scheduler.io.server import (
     CLIENT_RESUME_SECONDS,
-    RESTART_SECONDS,
     RESUME_SECONDS,
     Scheduler,
 )
@@ -106,14 +106,6 @@ def main() -> int:
         default=os.environ.get("HOLDFAST_RECOVERY_TIMEOUT", RECOVERY_SECONDS),
         help="how long hosts and workers of the scheduler before this one are waited for (default: %(default)g)",
     )
-    parser.add_argument(
-        "--restart-timeout",
-        type=_resume_seconds,
-        metavar="SECONDS",
-        default=os.environ.get("HOLDFAST_SCHEDULER_TIMEOUT", RESTART_SECONDS),
-        help="with a state directory: clients, nodes and workers look for so long for another scheduler when this one "
-        "has died (default: %(default)s)",
-    )
     parser.add_argument("--validate", action="store_true", help="check everything after each event: slow, for tests")
     child.add_process_options(parser)
     options = parser.parse_args()
@@ -174,7 +166,7 @@ class _Process:
             blocked_requests=options.blocked_requests,
             journal=journal,
             recovery_seconds=float(options.recovery_timeout),
-            restart_seconds=float(options.restart_timeout),
+            restart_seconds=scheduler_timeout(),
             validate=options.validate,
         )
         await self.scheduler.start()

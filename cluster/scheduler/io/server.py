@@ -17,6 +17,7 @@ from holdfast.cluster.clock import STEP_SECONDS, ListeningClock, Rounds
 from holdfast.cluster.comm import listening
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.listening import Listener
+from holdfast.cluster.durations import SCHEDULER_TIMEOUT_SECONDS
 from holdfast.cluster.errors import InternalError, JournalFullError, ProtocolError
 from holdfast.cluster.failures import dumping
 from holdfast.cluster.naming import id_of_tasks
@@ -55,8 +56,6 @@ logger = logging.getLogger(__name__)
 #: How long a node or worker, and a client, may be cut off without having left.
 RESUME_SECONDS = 15.0
 CLIENT_RESUME_SECONDS = 30.0
-#: How long peers look for a scheduler that goes on where theirs has ended.
-RESTART_SECONDS = 60.0
 #: By how much a timer may come before its time: uvloop's clock counts milliseconds.
 CLOCK_TICK_SECONDS = 0.001
 #: How many characters of an event that it failed at stand in its log.
@@ -118,7 +117,7 @@ class Scheduler:
         durable: str | None = None,
         journal: Journal | None = None,
         recovery_seconds: float = RECOVERY_SECONDS,
-        restart_seconds: float = RESTART_SECONDS,
+        restart_seconds: float = SCHEDULER_TIMEOUT_SECONDS,
         validate: bool = False,
     ) -> None:
         self.id = f"scheduler-{secrets.token_hex(4)}"
