@@ -29,6 +29,8 @@ QUICK_PAUSE_SECONDS = 0.2
 MAX_PAUSE_SECONDS = 1.0
 #: People are told of a connection that isn't taken up again within this: nothing that waits for it goes on.
 WARN_SECONDS = 1.0
+#: The same if another listener may come: that takes a while, and is the rule.
+RESTART_WARN_SECONDS = 3.0
 #: How often it is looked whether a thread still reads what came over the connection that has broken.
 READER_SECONDS = 0.001
 
@@ -193,6 +195,7 @@ class _Return:
         moved = connection.taken + connection.session.acknowledged
         if moved != self._moved:
             self._moved, self._pause = moved, 0.0
+        may_restart = connection.session.terms.restart > 0
         is_warned = False
         while not connection.closed:
             reason = await self._try(connection)
@@ -206,11 +209,10 @@ class _Return:
                 return
             if passed + self._pause >= seconds:
                 because = f"{error}; " if error is not None else ""
-                may_restart = connection.session.terms.restart > 0
                 failed = "has not come back" if may_restart else "could not be taken up again"
                 connection.abort(ConnectError(f"{because}it {failed} within {seconds:g} s: {_reason(reason)}"))
                 return
-            if passed >= WARN_SECONDS and not is_warned:
+            if passed >= (RESTART_WARN_SECONDS if may_restart else WARN_SECONDS) and not is_warned:
                 is_warned = True
                 logger.warning(
                     "there has been no connection with %s for %.1f s: %s. Holdfast tries for %.0f s more to take it up "

@@ -17,6 +17,7 @@ from holdfast.cluster.clock import STEP_SECONDS, ListeningClock, Rounds
 from holdfast.cluster.comm import listening
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.listening import Listener
+from holdfast.cluster.comm.resume import cluster_of
 from holdfast.cluster.durations import SCHEDULER_TIMEOUT_SECONDS
 from holdfast.cluster.errors import InternalError, JournalFullError, ProtocolError
 from holdfast.cluster.failures import dumping
@@ -120,7 +121,8 @@ class Scheduler:
         restart_seconds: float = SCHEDULER_TIMEOUT_SECONDS,
         validate: bool = False,
     ) -> None:
-        self.id = f"scheduler-{secrets.token_hex(4)}"
+        # One that goes on where another has ended is the same to clients.
+        self.id = f"scheduler-{secrets.token_hex(4) if journal is None else cluster_of(journal.epoch)[:8]}"
         self._validate = validate
         self.failures = 0  # of the scheduler's own
 
@@ -349,8 +351,12 @@ class Scheduler:
     # -- going on where another scheduler has ended
 
     def _all_are_back(self) -> None:
+        recovery = self.state.recovery
+        missing = [] if recovery is None else [host for host in recovery.expected if host not in self.state.hosts]
         self._happen(events.Recovered())
         self._members.hear()
+        if missing:  # clients that came before knew them still
+            self._members.tell_clients(protocol.client.NODES_CHANGED([], missing))
         self._rounds.call_later(self._client_resume_seconds, self._members.part_with_missing_clients)
 
     def _journal_failed(self, reason: str) -> None:
