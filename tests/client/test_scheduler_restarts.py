@@ -1,4 +1,4 @@
-"""The scheduler is killed, and another one goes on: what clients wait for comes, and what they have said counts once."""
+"""The scheduler is killed, and another one goes on: what clients wait for comes, and what they say counts once."""
 
 from __future__ import annotations
 
