@@ -68,6 +68,11 @@ class Answer:
         if self._wake is not None:
             self._wake()
 
+    def wake_by(self, wake: Callable[[], None]) -> bool:
+        """Call this when it is there, from now on. Whether it is there already."""
+        self._wake = wake
+        return self._said is not None
+
     def fail(self, reason: Exception) -> None:
         """The scheduler will say nothing any more."""
         self.give(False, reason)

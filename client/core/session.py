@@ -51,6 +51,8 @@ RELEASE_PAUSE_SECONDS = 0.01
 FLUSH_PAUSE_SECONDS = 0.0005
 #: What is of use to nobody else may wait this long for others.
 LATER_SECONDS = 0.002
+#: An answer that says that the time of a request is over may come so much later, if the scheduler is there.
+ANSWER_SECONDS = 1.0
 #: A task that asks keeps its slot for so long: what is answered at once is not worth that others take it.
 MOMENT_SECONDS = 0.002
 #: Messages that are sent at once: what has come is looked at in between.
@@ -261,7 +263,7 @@ class Session:
         Raises
         ------
         TimeoutError
-            It hasn't answered after ``timeout`` seconds.
+            It hasn't answered after ``timeout`` seconds; or it is not there when the time is over that it was given.
         """
         self.check_open()
         self.check_may_block()
@@ -269,15 +271,18 @@ class Session:
         self._answers[number] = answer = Answer()
         try:
             self._pose(number, answer, request, arguments)
+            limit = timeout if timeout is not None else _limit(arguments)
             if lend is None:
-                over = self._await(answer, timeout)
+                over = self._await(answer, limit)
             elif not (over := self._await(answer, MOMENT_SECONDS)):
                 with lend():
-                    over = self._await(answer, timeout)
+                    over = self._await(answer, limit)
+            while not over and timeout is None and not self.transport.is_broken:
+                over = self._await(answer, ANSWER_SECONDS)
         finally:
             self._answers.pop(number, None)
         if not over:
-            raise _not_answered(timeout)
+            raise self._not_answered(limit)
         return answer.value()
 
     def _await(self, answer: Answer, timeout: float | None) -> bool:
@@ -296,12 +301,20 @@ class Session:
         try:
             self._pose(number, answer, request, arguments)
             self.flush_to_wait()
-            over = await signal.wait(timeout)
+            limit = timeout if timeout is not None else _limit(arguments)
+            over = await signal.wait(limit)
+            while not over and timeout is None and not self.transport.is_broken:
+                signal = Signal()
+                over = answer.wake_by(signal.give) or await signal.wait(ANSWER_SECONDS)
         finally:
             self._answers.pop(number, None)
         if not over:
-            raise _not_answered(timeout)
+            raise self._not_answered(limit)
         return answer.value()
+
+    def _not_answered(self, seconds: float | None) -> TimeoutError:
+        away = f": there is no connection with it at {self._address}" if self.transport.is_broken else ""
+        return TimeoutError(f"the scheduler has not answered after {seconds:g} s{away}")
 
     def wait_for_call(self, call: Call, timeout: float | None) -> bool:
         """Block until a call is answered; False if ``timeout`` seconds passed before."""
@@ -561,8 +574,10 @@ class Session:
             self._wake_reader()
 
 
-def _not_answered(timeout: float | None) -> TimeoutError:
-    return TimeoutError(f"the scheduler has not answered after {timeout:g} s")
+def _limit(arguments: Mapping[str, Any]) -> float | None:
+    """After how many seconds a request has an answer, if the scheduler is there."""
+    seconds: float | None = arguments.get("timeout")
+    return None if seconds is None else seconds + ANSWER_SECONDS
 
 
 def _nothing() -> None:

@@ -98,6 +98,10 @@ class Transport(Protocol):
         """Whether nothing can be sent any more."""
 
     @property
+    def is_broken(self) -> bool:
+        """Whether the scheduler can't be reached now, and may be again: what is sent is sent then."""
+
+    @property
     def is_full(self) -> bool:
         """Whether nothing can be sent now. `Receiver.on_room` is called when there is room."""
 
@@ -142,6 +146,10 @@ class ConnectionTransport:
     @property
     def closed(self) -> bool:
         return self.connection.closed
+
+    @property
+    def is_broken(self) -> bool:
+        return self.connection.is_broken
 
     @property
     def is_full(self) -> bool:

@@ -329,4 +329,6 @@ def _abort(connection: Connection | None) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
+    if isinstance(error, TimeoutError) and not error.args:
+        return "no answer"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -72,6 +72,10 @@ class TasksTransport:
         return self._ended or self._connection.closed
 
     @property
+    def is_broken(self) -> bool:
+        return self._connection.is_broken
+
+    @property
     def is_full(self) -> bool:
         return self._connection.is_full
 
