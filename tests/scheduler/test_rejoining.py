@@ -236,7 +236,8 @@ def test_another_process_under_the_same_name_begins_anew(state):
 
 def test_a_worker_goes_on_where_it_was_heard(state):
     async def main():
-        async with schedulers(state) as those:
+        async with schedulers(state, recovery_seconds=30.0) as those:
+            await Peer.join_as_node(those.scheduler, address="tcp://127.0.0.1:2")  # which does not come back
             await Peer.join_as_node(those.scheduler)
             await until(lambda: those.scheduler.state.hosts[NODE].is_ready)
             worker = await those.join("worker", address=WORKER, name="here-0", node=NODE, nthreads=1)
