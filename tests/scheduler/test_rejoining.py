@@ -262,7 +262,7 @@ def test_what_tasks_say_while_others_are_awaited_is_heard_later_and_once(state, 
             await Peer.join_as_node(those.scheduler, address="tcp://127.0.0.1:2")  # which does not come back
             await Peer.join_as_node(those.scheduler)
             await until(lambda: those.scheduler.state.hosts[NODE].is_ready)
-            worker = await those.join("worker", address=WORKER, name="here-0", node=NODE, nthreads=1)
+            worker = await those.join("worker", address=WORKER, name="here-0", node=NODE, nthreads=1, incarnation=1)
             worker.connection.send(("tasks-opened",))
             await worker.next("tasks")
             await until(lambda: not worker.connection.session.kept)

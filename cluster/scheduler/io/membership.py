@@ -210,6 +210,8 @@ class Membership:
         """Go on with the inboxes of those that may be heard now."""
         for peer in list(self.peers.values()):
             if isinstance(peer, TasksPeer):
+                if peer.name not in self._state.clients:
+                    self._part_with_tasks(peer.worker)
                 continue
             self._see_to(peer)
             if isinstance(peer, WorkerPeer) and peer.put_off and not self.is_recovering:
@@ -224,6 +226,18 @@ class Membership:
             is_put_off = isinstance(peer, WorkerPeer) and (self.is_recovering or peer.is_behind)
             progress.counts = not (self._is_still or is_put_off)
             progress.tell()
+
+    def _part_with_tasks(self, worker: WorkerPeer) -> None:
+        """The tasks of a worker are no client that the machine knows."""
+        self.peers.pop(id_of_tasks(worker.name), None)
+        reason = "the scheduler was started again, and does not know the client of these tasks any more"
+        worker.send(protocol.worker.TO_TASKS(*protocol.client.CLOSING(reason)))
+
+    def unknown_tasks_rejoined(self, worker: str) -> None:
+        """The tasks of a worker believe that they are a client, and are none."""
+        peer = self.peers.get(worker)
+        if isinstance(peer, WorkerPeer):
+            self._part_with_tasks(peer)
 
     def put_off(self, worker: str, message: tuple[Any, ...]) -> None:
         """Handle a message of the tasks of a worker when all are back."""

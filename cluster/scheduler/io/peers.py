@@ -250,6 +250,7 @@ class TasksPeer(ClientPeer):
     def __init__(self, worker: WorkerPeer) -> None:
         assert worker.connection is not None
         super().__init__(id_of_tasks(worker.name), {}, worker.connection)
+        self.worker = worker
         self.inbox = worker.inbox
 
     def send(self, message: tuple[Any, ...]) -> None:

@@ -684,8 +684,7 @@ class Scheduler:
         tasks = self._peers.get(id_of_tasks(worker))
         if tasks is None:  # it was closed, or its worker is gone
             if message[0] == protocol.client.REJOINED.operation:
-                reason = "the scheduler was started again, and does not know the client of these tasks any more"
-                self._send(worker, protocol.worker.TO_TASKS(*protocol.client.CLOSING(reason)))
+                self._members.unknown_tasks_rejoined(worker)
             return None
         try:
             return self._handle_message(tasks, message)
