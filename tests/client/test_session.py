@@ -8,6 +8,8 @@ import threading
 import pytest
 
 from holdfast import CancelledError, ConnectError
+from holdfast.client.core import session as session_module
+from holdfast.client.core.calls import Call
 from holdfast.client.core.session import Session
 from holdfast.client.core.waits import Ask, Ready
 from holdfast.client.drivers.blocking import BLOCKING
@@ -39,7 +41,7 @@ class Wire:
         self.sent = []
         self.soon = []
         self.call_soon = self.soon.append
-        self.closed = self.is_full = self.is_current = False
+        self.closed = self.is_full = self.is_current = self.is_broken = False
         self.receiver = None
 
     def start(self, receiver):
@@ -269,3 +271,125 @@ def test_a_thread_that_waits_leaves_what_is_malformed_to_the_transports(session,
         with pytest.raises(ProtocolError):
             wire.receiver.on_batch_elsewhere((malformed,))
     assert not wire.receiver.on_batch_elsewhere((protocol.client.KEPT(("a",)),))
+
+
+# -- another scheduler
+
+
+def asking(session, request, **arguments):
+    """What asks in a thread of its own."""
+    answers = []
+    thread = threading.Thread(
+        target=lambda: answers.append(BLOCKING.run(one(Ask(session, request, None, **arguments)))), daemon=True
+    )
+    before = len(session._answers)
+    thread.start()
+    until(lambda: len(session._answers) > before and list(session._answers.values())[-1].asked_again() is not None)
+    return thread, answers
+
+
+def said_to_the_next(session, wire):
+    """What the session says when it goes on with another scheduler, after what was posted before."""
+    session.send_posted(100)
+    count = len(wire.sent)
+    session.on_rejoin({"scheduler": {"id": "s", "pid": 2}, "nodes": []})
+    while session._has_posted:
+        session.send_posted(100)
+    return wire.sent[count:]
+
+
+def test_another_scheduler_is_told_all_keys_that_are_held(session, wire, monkeypatch):
+    states = [hold(session, f"key-{number}") for number in range(1201)]
+    session.table.cancelled(["key-0"], CancelledError("gone"))
+    said = said_to_the_next(session, wire)
+    pieces = [message for message in said if message[0] == "rejoined"]
+    assert [len(keys) for _, keys, _, _ in pieces] == [500, 500, 200]
+    assert [is_last for _, _, is_last, _ in pieces] == [False, False, True]
+    assert {key for _, keys, _, _ in pieces for key in keys} == {state.key for state in states[1:]}
+    assert session.scheduler["pid"] == 2
+
+
+def test_without_keys_one_message_says_so(session, wire):
+    said = said_to_the_next(session, wire)
+    assert [message for message in said if message[0] == "rejoined"] == [("rejoined", [], True, [])]
+
+
+def test_requests_without_an_answer_are_posed_again_with_the_time_that_is_left(session, wire):
+    first, first_answers = asking(session, protocol.requests.WHO_HAS, keys=["a"])
+    second, second_answers = asking(session, protocol.requests.WAIT_FOR_EVENT, name="e", wait=1, timeout=50.0)
+    posed = [message for message in wire.sent if message[0] == "request"]
+    # The beginning of an answer, of which no more will come.
+    session.on_batch((("part", posed[0][1], {"a": ["lost"]}),))
+    said = said_to_the_next(session, wire)
+    again = [message for message in said if message[0] == "request"]
+    assert [message[1] for message in again] == [message[1] for message in posed]
+    assert again[0] == posed[0]
+    assert 0 < again[1][3]["timeout"] < 50.0
+    session.on_batch((("reply", again[0][1], True, {"a": ["n"]}), ("reply", again[1][1], True, True)))
+    for thread in (first, second):
+        thread.join(DEADLINE_SECONDS)
+    assert first_answers == [{"a": ["n"]}]
+    assert second_answers == [True]
+    assert [message for message in said_to_the_next(session, wire) if message[0] == "request"] == []
+
+
+def test_what_is_said_of_an_answer_after_it_is_no_part_of_it(session):
+    thread, answers = asking(session, protocol.requests.WHO_HAS, keys=["a"])
+    (number,) = session._answers
+    answer = session._answers[number]
+    answer.give(True, {"a": ["n"]})
+    answer.begin({"a": ["twice"]})
+    session._wake_reader()
+    thread.join(DEADLINE_SECONDS)
+    assert answers == [{"a": ["n"]}]
+
+
+def test_topics_are_subscribed_to_again(session, wire):
+    session.subscriptions.put("topic", lambda told: None)
+    said = said_to_the_next(session, wire)
+    assert [message[2:] for message in said if message[0] == "request"] == [("subscribe", {"topic": "topic"})]
+
+
+def test_calls_without_an_answer_are_made_again_in_their_order(session, wire):
+    calls = [Call(f"call-{number}", (), session.table) for number in range(3)]
+    for number, call in enumerate(calls):
+        session.calls.begin(number % 2, "method", b"payload", [], call)
+    session.send_posted()
+    made = [message for message in wire.sent if message[0] == "call"]
+    session.on_batch((("called", ((1, True, b"value", None, "", ()),)),))
+    said = said_to_the_next(session, wire)
+    (rejoined,) = [message for message in said if message[0] == "rejoined"]
+    assert rejoined[3] == [2, 3]
+    assert [message for message in said if message[0] == "call"] == made[1:]
+    assert said.index(rejoined) < said.index(made[1])
+
+
+def test_nodes_are_known_on_while_the_scheduler_waits_for_them(session):
+    session.on_rejoin({"scheduler": {"recovering": True}, "nodes": [{"address": "m"}]})
+    assert set(session.nodes) == {"n", "m"}
+    session.on_rejoin({"scheduler": {"recovering": False}, "nodes": [{"address": "m"}]})
+    assert set(session.nodes) == {"m"}
+
+
+def test_a_request_that_was_given_a_time_does_not_wait_longer_for_a_scheduler_that_is_away(session, wire, monkeypatch):
+    monkeypatch.setattr(session_module, "ANSWER_SECONDS", 0.01)
+    wire.is_broken = True
+    with pytest.raises(TimeoutError, match="there is no connection with it at tcp://somewhere:1"):
+        session.ask(protocol.requests.WAIT_FOR_EVENT, None, name="e", wait=1, timeout=0.01)
+
+    async def main():
+        with pytest.raises(TimeoutError, match="there is no connection"):
+            await session.ask_on_loop(protocol.requests.WAIT_FOR_EVENT, None, name="e", wait=1, timeout=0.01)
+        # One that is there is slow, and answers in the end.
+        wire.is_broken = False
+        waiting = asyncio.ensure_future(
+            session.ask_on_loop(protocol.requests.WAIT_FOR_EVENT, None, name="e", wait=1, timeout=0.0)
+        )
+        while not session._answers:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        (number,) = session._answers
+        session.on_batch((("reply", number, True, False),))
+        assert await waiting is False
+
+    asyncio.run(main())

@@ -17,6 +17,7 @@ from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.scheduler.io.journaling import Journal
 from holdfast.cluster.scheduler.io.progress import Position, positions
 from holdfast.cluster.scheduler.io.server import Scheduler
+from holdfast.cluster.scheduler.tasks import events
 
 
 class Schedulers:
@@ -281,6 +282,7 @@ def test_what_tasks_say_while_others_are_awaited_is_heard_later_and_once(state, 
             assert those.scheduler._members.is_recovering
             assert len(worker.connection.session.kept) == 1
             assert "x" not in those.scheduler.state.tasks
+            those.scheduler._handle(events.RunsKept(WORKER, (), ()))
             those.scheduler._members._coming_back._conclude()
             await until(lambda: "x" in those.scheduler.state.tasks)
             await until(lambda: not worker.connection.session.kept)
@@ -294,6 +296,8 @@ def test_a_client_that_the_journal_does_not_know_is_told_so(state):
             client = await those.join()
             ends = []
             client.connection._on_close = ends.append
+            submit(client, "x")
+            await until(lambda: not client.connection.session.kept)
             await those.die()
             await until(lambda: client.connection.is_broken)
             way_back = client.connection._way_back
@@ -304,6 +308,24 @@ def test_a_client_that_the_journal_does_not_know_is_told_so(state):
             await until(lambda: ends)
             assert isinstance(ends[0], ResumeError)
             assert "does not know the client me any more" in str(ends[0])
+
+    run(main())
+
+
+def test_a_client_of_which_only_the_client_knows_goes_on(state, monkeypatch):
+    """The scheduler has died when it had welcomed the client, and not written that down."""
+
+    async def main():
+        async with schedulers(state) as those:
+            monkeypatch.setattr(those.scheduler, "_handle", lambda event: None)
+            client = await those.join()
+            submit(client, "x")
+            await until(lambda: those.scheduler._peers["me"].connection.taken == 1)
+            monkeypatch.undo()
+            await those.restart()
+            await until(lambda: "x" in those.scheduler.state.tasks)
+            assert client.rejoined
+            assert not client.gone
 
     run(main())
 
@@ -345,6 +367,7 @@ def test_a_rejoined_client_whose_welcome_was_lost_rejoins_in_its_own_place(state
             assert "x" in those.scheduler.state.tasks
             with pytest.raises(Exception, match="any more"):
                 recorded("client", {"id": "stranger"}, was)
+            assert recorded("client", {"id": "stranger"}, was._replace(acknowledged=0)) == 0
 
     run(main())
 

@@ -268,7 +268,8 @@ class Membership:
         except ProtocolError as error:
             raise Refused("role", str(error)) from None
         name = _name_of(role, info)
-        if role == ClientPeer.role and name not in self._state.clients:
+        # Of one that was welcomed just now the journal may know nothing. It says all again that it has said.
+        if role == ClientPeer.role and name not in self._state.clients and was.acknowledged:
             raise Refused("resume", f"the scheduler was started again, and does not know the client {name} any more")
         former = self.peers.get(name)
         if former is not None:
