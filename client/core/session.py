@@ -427,11 +427,12 @@ class Session:
             calls = self.calls.unanswered()
             keys = self.table.held()
             last = len(keys) // MAX_ITEMS * MAX_ITEMS
+            epoch = scheduler.get("epoch") or ""
             again = [
-                protocol.client.REJOINED(keys[start : start + MAX_ITEMS], False, ())
+                protocol.client.REJOINED(epoch, keys[start : start + MAX_ITEMS], False, ())
                 for start in range(0, last, MAX_ITEMS)
             ]
-            again.append(protocol.client.REJOINED(keys[last:], True, [number for number, *_ in calls]))
+            again.append(protocol.client.REJOINED(epoch, keys[last:], True, [number for number, *_ in calls]))
             again += [
                 protocol.client.REQUEST(next(self._request_ids), *protocol.requests.SUBSCRIBE(topic=topic))
                 for topic in self.subscriptions.topics

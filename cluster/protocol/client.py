@@ -189,7 +189,9 @@ REJOINED = Message(
     "last such message it also says which calls of actors it has no answer to. The scheduler compares that with what "
     "the journal says: it tells of each key what has become of it, cancels those that it does not know, and lets go of "
     "those that the client does not hold. After that the client poses the requests again that were not answered, and "
-    "the calls, all with the numbers that they had.",
+    "the calls, all with the numbers that they had. The epoch is that of the scheduler, as it was said in the welcome: "
+    "frames that are sent again may have such messages for one that has died, too.",
+    epoch=TEXT,
     keys=KEYS,
     is_last=Boolean(),
     calls=Listed(Integer()),

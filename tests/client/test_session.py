@@ -292,7 +292,7 @@ def said_to_the_next(session, wire):
     """What the session says when it goes on with another scheduler, after what was posted before."""
     session.send_posted(100)
     count = len(wire.sent)
-    session.on_rejoin({"scheduler": {"id": "s", "pid": 2}, "nodes": []})
+    session.on_rejoin({"scheduler": {"id": "s", "pid": 2, "epoch": "s/2"}, "nodes": []})
     while session._has_posted:
         session.send_posted(100)
     return wire.sent[count:]
@@ -303,15 +303,15 @@ def test_another_scheduler_is_told_all_keys_that_are_held(session, wire, monkeyp
     session.table.cancelled(["key-0"], CancelledError("gone"))
     said = said_to_the_next(session, wire)
     pieces = [message for message in said if message[0] == "rejoined"]
-    assert [len(keys) for _, keys, _, _ in pieces] == [500, 500, 200]
-    assert [is_last for _, _, is_last, _ in pieces] == [False, False, True]
-    assert {key for _, keys, _, _ in pieces for key in keys} == {state.key for state in states[1:]}
+    assert [len(keys) for _, _, keys, _, _ in pieces] == [500, 500, 200]
+    assert [is_last for _, _, _, is_last, _ in pieces] == [False, False, True]
+    assert {key for _, _, keys, _, _ in pieces for key in keys} == {state.key for state in states[1:]}
     assert session.scheduler["pid"] == 2
 
 
 def test_without_keys_one_message_says_so(session, wire):
     said = said_to_the_next(session, wire)
-    assert [message for message in said if message[0] == "rejoined"] == [("rejoined", [], True, [])]
+    assert [message for message in said if message[0] == "rejoined"] == [("rejoined", "s/2", [], True, [])]
 
 
 def test_requests_without_an_answer_are_posed_again_with_the_time_that_is_left(session, wire):
@@ -359,7 +359,7 @@ def test_calls_without_an_answer_are_made_again_in_their_order(session, wire):
     session.on_batch((("called", ((1, True, b"value", None, "", ()),)),))
     said = said_to_the_next(session, wire)
     (rejoined,) = [message for message in said if message[0] == "rejoined"]
-    assert rejoined[3] == [2, 3]
+    assert rejoined[4] == [2, 3]
     assert [message for message in said if message[0] == "call"] == made[1:]
     assert said.index(rejoined) < said.index(made[1])
 

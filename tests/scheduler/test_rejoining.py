@@ -72,7 +72,7 @@ class Schedulers:
         """How far each peer was heard, as the journal says when the scheduler has died."""
         journal = Journal.open(self.path)
         try:
-            return positions(journal.tables)
+            return positions(journal._tables)
         finally:
             journal._close(False)
 

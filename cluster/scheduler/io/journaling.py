@@ -37,6 +37,7 @@ from holdfast.cluster.journal.recovery import Recovered, recover
 from holdfast.cluster.journal.tables import Tables
 from holdfast.cluster.journal.writer import FILE_NBYTES, RESERVE_NBYTES, Writer
 from holdfast.cluster.protocol import requests
+from holdfast.cluster.scheduler.io.progress import Position, positions
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.instructions import Instruction, Reply
 
@@ -86,12 +87,15 @@ class Journal:
         Which scheduler of its cluster this one is.
     epoch
         The same for peers: it names the cluster, too.
+    positions
+        How far earlier schedulers have heard each peer, by name; known when a machine has `recovered`.
     """
 
     def __init__(self, directory: StateDirectory, recovered: Recovered) -> None:
         self.number = directory.epoch
         self.epoch = f"{directory.cluster}/{directory.epoch}"
         self._directory = directory
+        self.positions: dict[str, Position] = {}
         self._tables = recovered.tables
         self._damage = list(map(str, recovered.damage))
         self._writer = Writer(
@@ -141,6 +145,7 @@ class Journal:
         state = make()
         try:
             state.recover(tables, self.number, is_damaged=bool(self._damage))
+            self.positions = positions(tables)
         except Exception as error:
             place = self._directory.set_all_aside(before=self._writer.file_number)
             reason = f"no scheduler could go on with what was in it, which was moved to {place}: {error!r:.500}"

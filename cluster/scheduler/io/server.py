@@ -34,7 +34,6 @@ from holdfast.cluster.scheduler.io.instruction_messages import MESSAGES, REPORTS
 from holdfast.cluster.scheduler.io.journaling import ADDING, Journal
 from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS, Membership
 from holdfast.cluster.scheduler.io.peers import ClientPeer, Peer
-from holdfast.cluster.scheduler.io.progress import positions
 from holdfast.cluster.scheduler.machine.machine import (
     MAX_FAILURES,
     NO_WORKER_TIMEOUT_SECONDS,
@@ -157,7 +156,7 @@ class Scheduler:
             happen=self._happen,
             handle_message=self._handle_message,
             describe=self.describe,
-            positions={} if journal is None or journal.tables is None else positions(journal.tables),
+            positions={} if journal is None else journal.positions,
         )
         self._peers = self._members.peers
         self._listener = Listener(
@@ -629,7 +628,9 @@ class Scheduler:
         if self._members.is_back(peer):
             self._handle(events.CallsSent(peer, calls))
 
-    def _rejoined(self, peer: str, keys: Sequence[Any], is_last: bool, calls: Sequence[int]) -> None:
+    def _rejoined(self, peer: str, epoch: str, keys: Sequence[Any], is_last: bool, calls: Sequence[int]) -> None:
+        if self._journal is None or epoch != self._journal.epoch:
+            return  # it was said to a scheduler that has died, and is said again
         self._handle(events.ClientRejoined(peer, keys, is_last, calls))
         if is_last:
             self._members.client_is_back(peer)
