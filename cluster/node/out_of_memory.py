@@ -1,4 +1,4 @@
-"""Whether the kernel has killed processes because there was no memory left, and whose limit that was.
+"""Whether the kernel has killed processes because there was no memory left, and by which limit.
 
 The kernel kills with SIGKILL, as a person does, and doesn't tell. It counts how often it did: on the whole machine, and
 in each control group for want of the group's own memory. If such a number has grown shortly before a worker was killed,
@@ -19,9 +19,9 @@ class OutOfMemory(NamedTuple):
     Attributes
     ----------
     on_machine
-        Of all processes that this machine, or container, counts.
+        Of all processes.
     in_groups
-        Of those in this process's control groups, by the folder of each group that counts them.
+        Of those in this process's control groups, by the folder of each group.
     """
 
     on_machine: int
@@ -34,13 +34,11 @@ class OutOfMemory(NamedTuple):
 
     def since(self, before: OutOfMemory) -> str:
         """Where there were kills after an earlier moment, in words; nothing if there were none."""
-        for folder, count in self.in_groups.items():
-            if count > before.in_groups.get(folder, 0):
-                limit = control_groups.tightest_memory_limit()
-                allowed = "" if limit is None else f", which may have {format_size(limit.nbytes)} ({limit.file})"
-                return f"the kernel killed for want of memory in the control group {folder}{allowed}"
-        if self.on_machine > before.on_machine:
-            return "the kernel killed for want of memory of this machine"
+        grown = any(count > before.in_groups.get(folder, 0) for folder, count in self.in_groups.items())
+        if grown and (limit := control_groups.tightest_memory_limit()) is not None:
+            return f"the kernel killed for want of memory: {format_size(limit.nbytes)} for all, by {limit.file}"
+        if grown or self.on_machine > before.on_machine:
+            return "the kernel killed for want of memory on this machine"
         return ""
 
 

@@ -156,6 +156,9 @@ def become(request: dict[str, Any]) -> int:
     """Be the process that was asked for; returns its exit code."""
     gc.enable()
     os.setpgid(0, 0)
+    # The kernel sends it to a process that is stopped when the fork server dies, and by default it kills. It is no use
+    # to a process that ends by its lifeline. A handler, since programs that tasks start would inherit "ignored".
+    signal.signal(signal.SIGHUP, _do_nothing)
     for variable, value in request["env"].items():
         if value is None:
             os.environ.pop(variable, None)
@@ -175,6 +178,10 @@ def become(request: dict[str, Any]) -> int:
     show_as([sys.executable, "-m", module.__name__.removesuffix(".__main__"), *arguments])
     code: int = module.main()
     return code
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    pass
 
 
 def show_as(command: list[str]) -> None:

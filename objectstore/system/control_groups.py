@@ -59,7 +59,7 @@ def tightest_memory_limit(root: str = "") -> Limit | None:
 def memory_kills(root: str = "") -> dict[str, int]:
     """How often the kernel has killed processes for want of memory in each of this process's groups, by its folder.
 
-    A group of version 2 counts what was killed in it and below it, one of version 1 what was killed in it.
+    What counts is where the processes were, not whose limit it was.
     """
     found = {}
     for folder in _folders(root, "memory"):

@@ -93,3 +93,34 @@ if __name__ == "__main__":
     assert result.stdout.endswith("all right\n"), result
     assert "exceeded its memory limit of" in result.stdout
     assert group.killed == 0
+
+
+def test_a_worker_that_the_kernel_kills_for_the_group_is_said_to_be(group: ControlGroup) -> None:
+    code = """
+import numpy as np
+from holdfast import Client, LocalCluster
+from holdfast.cluster.errors import KilledWorker
+
+def devour():
+    hoard = []
+    while True:
+        hoard.append(np.ones(1_000_000))
+
+if __name__ == "__main__":
+    options = {"allowed_failures": 0}
+    with LocalCluster(1, 1, object_store_memory="32 MB", memory_limit=0, scheduler_kwargs=options) as cluster:
+        with Client(cluster) as client:
+            try:
+                client.submit(devour).result()
+            except KilledWorker as error:
+                print(error.reason)
+            (node,) = cluster.describe()["nodes"].values()
+            print(node["memory"])
+"""
+    result = group.run(code)
+    assert result.returncode == 0, (result, group.killed)
+    reason, limit = result.stdout.splitlines()
+    assert reason.startswith("was killed by SIGKILL, ")
+    assert "; the kernel killed for want of memory: 800.0 MB for all, by /" in reason
+    assert "'nbytes': 799" in limit or "'nbytes': 800" in limit
+    assert group.killed == 1

@@ -70,6 +70,11 @@ def sum_of_squares(numbers: range) -> int:
     return sum(client.gather(client.map(square, numbers, pure=False)))
 
 
+def two_arrays(number: int) -> dict[str, Any]:
+    """A result that contains futures."""
+    return {"number": number, "inside": get_client().map(fill, [number, number + 1], pure=False)}
+
+
 class Account:
     """An actor."""
 
@@ -294,6 +299,16 @@ def inside(work: Work) -> None:
     expect(values(futures), [expected] * 3, "what a task has gathered")
 
 
+def nested(work: Work) -> None:
+    """Futures inside a result live as long as the result."""
+    number = work.number()
+    outer = work.submit(two_arrays, number)
+    found = outer.result(PATIENCE_SECONDS)
+    del outer
+    expect(found["number"], number, "a result with futures")
+    expect_filled(number, found["inside"], "futures inside a result")
+
+
 def error(work: Work) -> None:
     """A task's own error arrives as such, and stops what depends on it."""
     number = work.number()
@@ -335,6 +350,6 @@ def beside_hosts(work: Work) -> None:
 #: All of them, and how often each is done beside the others.
 OPERATIONS: Mapping[Operation, int] = {
     tasks: 6, chain: 3, large: 6, keep: 8, array: 4, dataframe: 2, delayed: 3, scattered: 3, queue: 4, variable: 3,
-    count: 3, dataset: 4, durable: 3, actor: 4, inside: 3, error: 2, cancelled: 2, completed: 2,
+    count: 3, dataset: 4, durable: 3, actor: 4, inside: 3, nested: 3, error: 2, cancelled: 2, completed: 2,
     beside_scheduler: 1, beside_hosts: 1,
 }  # fmt: skip

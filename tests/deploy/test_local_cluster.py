@@ -430,6 +430,20 @@ def test_killing_the_launcher_leaves_a_cluster_that_works(eventually: Any) -> No
         eventually(lambda: len(workers(cluster)) == 1, what="it is a worker of the cluster")
 
 
+def test_what_stands_still_when_the_launcher_dies_goes_on(eventually: Any) -> None:
+    with small() as cluster:
+        (fork_server,), (worker,) = processes("processes.fork_server"), processes("worker")
+        those = [psutil.Process(cluster.scheduler_pid), psutil.Process(cluster.nodes[0]["pid"]), worker]
+        for process in those:
+            process.suspend()
+        fork_server.kill()
+        eventually(lambda: all(process.ppid() != fork_server.pid for process in those), what="they are orphans")
+        for process in those:
+            process.resume()
+        assert len(workers(cluster)) == 1
+        assert all(process.is_running() for process in those)
+
+
 def test_killing_all_of_it_leaves_nothing() -> None:
     with small() as cluster:
         pids = [cluster.scheduler_pid, *(node["pid"] for node in cluster.nodes)]

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.objectstore.system.control_groups import available_memory, cpu_quota, memory_limit
+from holdfast.objectstore.system.control_groups import (
+    available_memory,
+    cpu_quota,
+    memory_kills,
+    memory_limit,
+    tightest_memory_limit,
+)
 from holdfast.objectstore.system.mounts import Mount, memory_kind, parse
 
 GB = 10**9
@@ -61,7 +67,38 @@ def test_a_limit_on_a_group_in_the_middle_counts(tmp_path: Path) -> None:
         },
     )
     assert memory_limit(host.root) == 4 * GB
+    assert tightest_memory_limit(host.root) == (
+        4 * GB,
+        f"{host.root}{top}/system.slice/slurmstepd.scope/job_7/memory.max",
+    )
     assert available_memory(host.root) == 4 * GB - 3 * GB + GB // 2
+
+
+def test_kills_for_want_of_memory_are_counted_by_group(tmp_path: Path) -> None:
+    events = "low 0\nhigh 3\nmax 7\noom 2\noom_kill {}\noom_group_kill 0"
+    files = {
+        **at("/sys/fs/cgroup/a", v2(4 * GB, **{"memory.events": events.format(5)})),
+        **at("/sys/fs/cgroup/a/b", v2("max", **{"memory.events": events.format(2)})),
+    }
+    top = f"{tmp_path}/sys/fs/cgroup"
+    assert memory_kills(Host(tmp_path, "0::/a/b", V2, files).root) == {f"{top}/a": 5, f"{top}/a/b": 2}
+
+
+def test_kills_are_counted_in_groups_of_version_1_too(tmp_path: Path) -> None:
+    control = {"memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 3"}
+    files = at("/sys/fs/cgroup/memory/job", {**v1(2 * GB), **control})
+    host = Host(tmp_path, "4:memory:/job", V1_MEMORY, files)
+    assert memory_kills(host.root) == {f"{tmp_path}/sys/fs/cgroup/memory/job": 3}
+    assert tightest_memory_limit(host.root) == (
+        2 * GB,
+        f"{tmp_path}/sys/fs/cgroup/memory/job/memory.limit_in_bytes",
+    )
+
+
+def test_without_groups_there_is_no_limit_and_no_kill(tmp_path: Path) -> None:
+    host = Host(tmp_path, "0::/", V2, {})
+    assert tightest_memory_limit(host.root) is None
+    assert memory_kills(host.root) == {}
 
 
 def test_the_level_with_the_least_left_counts_for_what_is_available(tmp_path: Path) -> None:
