@@ -21,6 +21,10 @@ from holdfast.cluster.processes import oom, run_directory
 from holdfast.cluster.processes.child import add_process_options, serve, tell_at_work
 from holdfast.cluster.worker import Worker, dask_scheduler, main_module
 from holdfast.cluster.worker.ledger import WorkerLedger, leave_last_words
+from holdfast.objectstore.sizes import format_size
+from holdfast.objectstore.system.control_groups import tightest_memory_limit
+
+logger = logging.getLogger(__name__)
 
 #: How long the last ones on a host wait for a dead agent's directory to be theirs to remove.
 SWEEP_SECONDS = 2.0
@@ -80,7 +84,7 @@ def main() -> int:
     os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_forget_signals)
     # What is imported by now stays: the collector need not look at it again and again between tasks.
     gc.freeze()
-    code = run(serve(worker, options, lambda: {"address": worker.address, "pid": os.getpid()}))
+    code = run(serve(worker, options, lambda: _ready(worker)))
     if options.lifeline_fd is not None and _at_end(options.lifeline_fd):
         _sweep_after_agent(Path(options.store).parent)
     if worker.reason is not None:
@@ -92,6 +96,15 @@ def main() -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _ready(worker: Worker) -> dict[str, object]:
+    """What is told of a worker that is ready; how much memory it may use goes to its log."""
+    limit = tightest_memory_limit()
+    own = "any number of bytes" if worker.memory_limit is None else format_size(worker.memory_limit)
+    groups = "" if limit is None else f"; its control groups allow {format_size(limit.nbytes)} ({limit.file})"
+    logger.info("%s may use %s by itself%s", worker.name, own, groups)
+    return {"address": worker.address, "pid": os.getpid()}
 
 
 def _forget_signals() -> None:

@@ -42,16 +42,16 @@ VICTIMS = (
     Victim("fork server", "holdfast.cluster.processes.fork_server", kills=2, stops=1),
     Victim("assistant", "holdfast.cluster.assistant", kills=2, stops=1),
     Victim("nanny", "holdfast.cluster.nanny", kills=2, stops=1),
-    Victim("scheduler", "holdfast.cluster.scheduler", kills=0, stops=2),
+    Victim("scheduler", "holdfast.cluster.scheduler", kills=0, stops=1),
     Victim("client", "tests.chaos.client_program", kills=3, stops=2),
 )
 
 #: Between two deeds. Often there is time for recovery, and often there is none.
-PAUSES_SECONDS = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
+PAUSES_SECONDS = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 12.0)
 #: How many processes are killed or stopped at one time.
 BURSTS = (1, 1, 1, 1, 2, 2, 3, 5)
 #: How long one stands still, in shares of the time for which a host may be silent.
-STOPS = (0.02, 0.05, 0.1, 0.1, 0.3, 0.5, 0.9, 1.2, 2.0)
+STOPS = (0.02, 0.05, 0.1, 0.1, 0.2, 0.3, 0.3, 0.5, 0.9, 1.2, 2.0)
 
 
 class Nemesis:

@@ -52,7 +52,14 @@ def paused(cluster: LocalCluster) -> list[str]:
 def test_of_a_worker_that_was_killed_everything_is_told(tmp_path: Path) -> None:
     with (
         LocalCluster(
-            1, 1, object_store_memory="32 MiB", log_directory=tmp_path, scheduler_kwargs={"allowed_failures": 0}
+            1,
+            1,
+            object_store_memory="32 MiB",
+            memory_limit=LIMIT_NBYTES,
+            log_directory=tmp_path,
+            silence_logs=False,
+            name="w",
+            scheduler_kwargs={"allowed_failures": 0},
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -66,6 +73,7 @@ def test_of_a_worker_that_was_killed_everything_is_told(tmp_path: Path) -> None:
     assert "'deadly' was running on 1 workers that died" in str(error)
     assert error.reason in str(error)
     assert "the last that it has said" in str(error).splitlines()[-1]
+    assert "w-0 may use 314.6 MB by itself" in (tmp_path / "w-0.log").read_text()
 
 
 def test_of_a_worker_without_a_log_of_its_own_the_rest_is_told() -> None:
