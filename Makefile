@@ -12,7 +12,7 @@ PARALLEL ?= --numprocesses auto --dist worksteal
 export PYTHONDONTWRITEBYTECODE =
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo demo-iris demo-s3 docs test test-fast test-all attack chaos check lint types protocol-docs simulate bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-durable bench-fragmentation bench-actors install clean
+.PHONY: help demo demo-iris demo-s3 docs test test-fast test-all attack chaos check lint types protocol-docs simulate bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-durable bench-restart bench-fragmentation bench-actors install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -41,6 +41,7 @@ help:
 	@echo "make bench-coordination  locks, queues, variables and events beside distributed's, with the ratios"
 	@echo "make bench-store  the object store's figures beside its peers' (docs/performance.md); ARGS=\"--help\" for more"
 	@echo "make bench-durable  datasets written to a disk and read from it, beside what the disk can do"
+	@echo "make bench-restart  how long a cluster stands still when its scheduler is killed"
 	@echo "make bench-actors calls of actors beside distributed's and Ray's (docs/performance.md)"
 	@echo "make bench-fragmentation  how the store's allocator bears a million operations"
 	@echo "make install      a virtual environment in $(VENV) with everything needed to develop"
@@ -119,6 +120,9 @@ bench-coordination: $(VENV)/.test
 
 bench-store: $(VENV)/.test
 	$(BIN)/python -m benchmarks.store $(ARGS)
+
+bench-restart: $(VENV)/.test
+	$(BIN)/python -m benchmarks.restart $(ARGS)
 
 bench-durable: $(VENV)/.test
 	$(BIN)/python -m benchmarks.durable $(ARGS)

@@ -5,6 +5,9 @@ Two clusters, one after the other, with the default settings of `LocalCluster` a
 1. As users have it: single tasks, each waited for before the next is submitted, and maps of many. The processor time
    that every process takes for a task is read from the kernel; nothing is measured inside of them.
 2. Traced (`path_points`): the same single tasks, for the spans between the points that they pass.
+
+What of the scheduler's time is the journal's is too little to be seen there. It is measured with the state machine
+alone (`simulated`), with a journal and without, in turn.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from benchmarks.path_spans import Path as TaskPath
 from benchmarks.path_spans import path_of, percentile_99
 from benchmarks.probed_process import probe_children
 from benchmarks.processor_time import ProcessorTime, Taken
+from benchmarks.simulated import independent, microseconds_of_journal, run_independent, run_single
 from benchmarks.table import aligned
 from holdfast import Client, LocalCluster
 
@@ -80,11 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     singles, mapped, plain = _as_users_have_it(options.tasks, options.map_tasks)
     path = _traced(options.tasks)
-    lines = "".join(f"{figure.to_json()}\n" for figure in _figures(path, plain, singles, mapped))
+    journal = _journal(options.tasks, options.map_tasks)
+    lines = "".join(f"{figure.to_json()}\n" for figure in (*_figures(path, plain, singles, mapped), *journal))
     if options.output:
         options.output.write_text(lines)
     print(lines)
-    tables = f"{path.table()}\n\n{_compared(path, plain)}\n\n{_cost_table(singles, mapped)}"
+    compared = f"{_compared(path, plain)}\n{_journal_compared(*journal)}"
+    tables = f"{path.table()}\n\n{compared}\n\n{_cost_table(singles, mapped)}"
     print(tables)
     if options.write_docs:
         page.replace_section(page.PERFORMANCE, "bench-path", f"{machine.describe()}\n\n{tables}")
@@ -134,6 +140,23 @@ def _traced(tasks: int) -> TaskPath:
                 recorder.mark("returned", key, returned)
                 recorder.mark(START, key, began)
         return path_of([*recorder.points, *path_points.read_all(Path(directory))])
+
+
+def _journal(tasks: int, map_tasks: int) -> tuple[Figure, Figure]:
+    """What the journal takes of the scheduler for a single task, and for one of a map."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-journal-") as directory:
+        single, mapped = (
+            microseconds_of_journal(independent(count), run, Path(directory) / "state")
+            for count, run in ((tasks, run_single), (map_tasks, run_independent))
+        )
+    return Figure(SYSTEM, "single journal cpu", single, "us"), Figure(SYSTEM, "map journal cpu", mapped, "us")
+
+
+def _journal_compared(single: Figure, mapped: Figure) -> str:
+    return (
+        f"* The journal takes {single.value:.1f} µs of the scheduler for a task by itself, and {mapped.value:.1f} µs "
+        "in a map: with the state machine alone, as the difference of the best rounds with and without."
+    )
 
 
 def _warm_up(client: Client) -> None:

@@ -21,17 +21,22 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.figures import Figure
 from benchmarks.goals import SYSTEM
 from holdfast.client.packing.graphs import split
+from holdfast.cluster.journal.directory import StateDirectory
+from holdfast.cluster.journal.recovery import recover
+from holdfast.cluster.journal.writer import Writer
 from holdfast.cluster.processes import garbage
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.requests import WAIT_FOR_WORKERS
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.parts.waits import MAX_WAITING
 from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.decisions import Decisions
 from holdfast.cluster.scheduler.tasks.instructions import Reply, RunEntry, RunTasks
 
 REPORTED_TOGETHER = 10
@@ -48,15 +53,23 @@ _Task: TypeAlias = tuple[str, bytes, bytes, tuple[str, ...]]
 class Simulation:
     """A scheduler's state machine with pretended workers around it.
 
+    Parameters
+    ----------
+    hosts, workers
+        How many there are.
+    journal
+        Where what the machine decides is written, as the scheduler's process does it. None: nowhere.
+
     Attributes
     ----------
     busy_ns : int
-        The processor time that the state machine has taken.
+        The processor time that the state machine has taken, and the journal.
     """
 
-    def __init__(self, hosts: int, workers: int) -> None:
+    def __init__(self, hosts: int, workers: int, journal: Writer | None = None) -> None:
         self.busy_ns = 0
-        self._state = SchedulerState()
+        self._journal = journal
+        self._state = SchedulerState(decisions=Decisions(journal is not None))
         self._now = 0.0
         self._ids = itertools.count(1)
         self._queues: dict[str, deque[RunEntry]] = {}
@@ -120,6 +133,8 @@ class Simulation:
         instructions = self._state.handle(event, self._now)
         while self._state.life.follow_up.has_more:
             instructions += self._state.handle(events.TimePassed(), self._now)
+        if self._journal is not None and (decided := self._state.decisions.take()):
+            self._journal.append(decided)
         self.busy_ns += time.thread_time_ns() - began
         for instruction in instructions:
             if type(instruction) is RunTasks:
@@ -170,6 +185,16 @@ def run_independent(simulation: Simulation, tasks: list[_Task]) -> int:
     return count
 
 
+def run_single(simulation: Simulation, tasks: list[_Task]) -> int:
+    """Submit, run and release one task after the other; how many there were."""
+    count = 0
+    for task in tasks:
+        simulation.submit([task], None)
+        count += simulation.run()
+        simulation.release([task[0]])
+    return count
+
+
 def run_graph(simulation: Simulation, tasks: list[_Task]) -> int:
     """Submit, run, release tasks of which the client holds the last one only; how many there were."""
     wanted = [tasks[-1][0]]
@@ -183,10 +208,14 @@ def run_graph(simulation: Simulation, tasks: list[_Task]) -> int:
 
 
 def microseconds_per_task(
-    tasks: list[_Task], run: Callable[[Simulation, list[_Task]], int], hosts: int, workers: int
+    tasks: list[_Task],
+    run: Callable[[Simulation, list[_Task]], int],
+    hosts: int,
+    workers: int,
+    journal: Writer | None = None,
 ) -> float:
     """The scheduler's processor time for each task."""
-    simulation = Simulation(hosts, workers)
+    simulation = Simulation(hosts, workers, journal)
     thresholds = gc.get_threshold()
     garbage.collect_young_only()  # as the scheduler's process does; the tasks' descriptions, made here, are left out
     try:
@@ -197,6 +226,24 @@ def microseconds_per_task(
     if count != len(tasks) or not simulation.forgotten:
         raise AssertionError(f"{count} of {len(tasks)} tasks ran, and nothing should be left of them")
     return simulation.busy_ns / 1e3 / len(tasks)
+
+
+def microseconds_of_journal(
+    tasks: list[_Task], run: Callable[[Simulation, list[_Task]], int], directory: Path, rounds: int = 5
+) -> float:
+    """What of the scheduler's processor time for each task is the journal's: the difference between the best of some
+    rounds with a journal and the best without, in turn."""
+    without, within = [], []
+    with StateDirectory.open(directory) as state:
+        recovered = recover(state)
+        journal = Writer(state, recovered.next_file, recovered.next_batch)
+        try:
+            for _ in range(rounds):
+                without.append(microseconds_per_task(tasks, run, 1, 2))
+                within.append(microseconds_per_task(tasks, run, 1, 2, journal))
+        finally:
+            journal.close()
+    return min(within) - min(without)
 
 
 def microseconds_per_wait(count: int, hosts: int, workers: int) -> float:

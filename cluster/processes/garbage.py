@@ -36,6 +36,17 @@ def collect_young_only() -> None:
     gc.set_threshold(_YOUNGEST, _YOUNG_ROUNDS, _NEVER)
 
 
+def stop_collecting() -> None:
+    """Many things will be made that stay."""
+    gc.disable()
+
+
+def collect_young_again() -> None:
+    """They are made; none of them is ever looked at."""
+    gc.freeze()
+    gc.enable()
+
+
 def collect_when_few(count: Callable[[], int]) -> None:
     """Collect all objects now and then, in this thread's event loop, while ``count()`` things are few."""
     loop = asyncio.get_running_loop()

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from holdfast.cluster.comm.addresses import DEFAULT_PORT
 from holdfast.cluster.comm.listening import bound_socket
@@ -133,7 +134,7 @@ async def _serve(options: argparse.Namespace) -> int:
     server = _Process(options)
     outlasts = options.state_directory is not None and not options.temporary_state
     abandon = server.abandon if outlasts else None
-    return await child.serve(server, options, lambda: server.scheduler.describe(), abandon=abandon)
+    return await child.serve(server, options, server.describe, abandon=abandon)
 
 
 class _Process:
@@ -141,6 +142,7 @@ class _Process:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
+        self.scheduler: Scheduler | None = None
 
     async def start(self) -> None:
         options = self._options
@@ -150,6 +152,7 @@ class _Process:
         else:
             sock = bound_socket(options.host, options.port)
         token = token_of(options, create=True)
+        garbage.stop_collecting()  # all that a journal has stays, and is no garbage
         journal = None
         if options.state_directory is not None:
             journal = Journal.open(options.state_directory, is_temporary=options.temporary_state)
@@ -169,6 +172,7 @@ class _Process:
             restart_seconds=scheduler_timeout(),
             validate=options.validate,
         )
+        garbage.collect_young_again()
         await self.scheduler.start()
         warm_up()
         tasks = self.scheduler.state.tasks
@@ -176,8 +180,15 @@ class _Process:
         self.finished = self.scheduler.finished
 
     async def close(self) -> None:
-        await self.scheduler.close()
+        if self.scheduler is not None:
+            await self.scheduler.close()
+
+    def describe(self) -> dict[str, Any]:
+        """What the parent is told when it has started."""
+        assert self.scheduler is not None
+        return self.scheduler.describe()
 
     async def abandon(self) -> None:
         """End as if killed: another scheduler goes on."""
-        await self.scheduler.abandon()
+        if self.scheduler is not None:
+            await self.scheduler.abandon()
