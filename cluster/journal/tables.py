@@ -94,6 +94,8 @@ class Tables:
         The named tables of tasks, by serial.
     last_serial
         The highest one that was ever given.
+    let_go_of
+        The objects of data that `sweep` has forgotten.
     """
 
     def __init__(self) -> None:
@@ -102,6 +104,7 @@ class Tables:
         self.entries: dict[str, dict[Key, Held]] = {}
         self.entries_of_tasks: dict[str, dict[Serial, Held]] = {}
         self.last_serial = 0
+        self.let_go_of: set[bytes] = set()  # only asked for membership
         self._serials: dict[Key, Serial] = {}  # what a key means
         self._appliers: dict[int, Callable[..., None]] = {
             records.TASKS: self._tasks,
@@ -256,6 +259,9 @@ class Tables:
                     stack += inner[serial]
         if len(of_use) == len(self.tasks):
             return
+        for serial, task in self.tasks.items():
+            if task.data is not None and serial not in of_use:
+                self.let_go_of.add(task.data[0])
         self.tasks = {serial: task for serial, task in self.tasks.items() if serial in of_use}
         self._serials = {key: serial for key, serial in self._serials.items() if serial in of_use}
         for table, entries in list(self.entries_of_tasks.items()):

@@ -27,6 +27,8 @@ READS_AT_ONCE = 0.2
 #: How long reading an object from a host takes, and how long one that does not answer is waited for.
 READ_SECONDS = 0.002
 READ_TIMEOUT_SECONDS = 3.0
+#: A client that has lost the scheduler looks for it that often.
+RECONNECT_SECONDS = 0.1
 
 
 class KeyState:
@@ -109,6 +111,11 @@ class Keys:
         if released:
             self.post(events.KeysReleased(self.id, released))
             self.turn += 1
+
+    def rejoined(self, calls: Sequence[int] = ()) -> None:
+        """Say to another scheduler what is held."""
+        keys = [key for key, state in self.table.items() if state.status != "cancelled"]
+        self.post(events.ClientRejoined(self.id, keys, True, calls))
 
     # -- what the scheduler says
 
@@ -237,6 +244,8 @@ class Client(Keys, Peer):
         Keys.__init__(self, world, id, where)
         self.where = where
         self.asked: dict[int, Callable[[bool, Any], None]] = {}
+        self._asked_for: dict[int, tuple[float, str, dict[str, Any]]] = {}  # of these, since when and what
+        self._unanswered: dict[int, events.CallsSent] = {}  # calls, by number
         self.calls: dict[int, list[int]] = {}
         self._read_by: dict[tuple[int, int], list[Any]] = {}  # the keys that each call reads
         self._number = 0
@@ -271,6 +280,30 @@ class Client(Keys, Peer):
             self.end()
             self.world.client_ended(self)
 
+    def lost_scheduler(self) -> None:
+        self.later(RECONNECT_SECONDS, self._rejoin)
+
+    def _rejoin(self) -> None:
+        link = self.link
+        if link.is_over or not link.is_lost:
+            return
+        if link.is_cut:
+            self.later(RECONNECT_SECONDS, self._rejoin)
+            return
+        if not self.world.scheduler.client_rejoins(self):
+            link.is_over = True
+            self.parted()
+            return
+        link.rejoin(lambda event: not isinstance(event, events.CallsSent | events.ClientRejoined))
+        self.rejoined(list(self._unanswered))
+        now = self.world.agenda.now
+        for number, (since, operation, arguments) in self._asked_for.items():
+            if arguments.get("timeout") is not None:
+                arguments = {**arguments, "timeout": max(0.0, arguments["timeout"] - (now - since))}
+            self.post(events.Requested(self.id, number, operation, arguments))
+        for said in self._unanswered.values():
+            self.post(said)
+
     def close(self) -> None:
         """Its process ends."""
         self.link.say(Closed("it has ended"), self.turn)
@@ -281,16 +314,29 @@ class Client(Keys, Peer):
         """Ask the scheduler for something."""
         operation, arguments = asked
         if operation in QUIET:
+            self._give_up(arguments)
             self.post(events.Requested(self.id, 0, operation, arguments))
             return
         self._number += 1
         self.asked[self._number] = then or (lambda ok, value: None)
+        self._asked_for[self._number] = self.world.agenda.now, operation, arguments
         self.post(events.Requested(self.id, self._number, operation, arguments))
+
+    def _give_up(self, arguments: dict[str, Any]) -> None:
+        """What it does not want any more it does not pose to another scheduler."""
+        lease = arguments.get("lease")
+        for number in [n for n, (_, _, asked) in self._asked_for.items() if lease and asked.get("lease") == lease]:
+            if self.link.is_lost:
+                del self._asked_for[number], self.asked[number]
+                self.world.scheduler.coordination.given_up(self.id, number)
 
     def _replied(self, reply: to_do.Reply, turn: int) -> None:
         if not reply.request:
             return  # something that has no answer was refused
         then = self.asked.pop(reply.request, None)
+        self._asked_for.pop(reply.request, None)
+        if then is None and self.world.scheduler.epoch > 1:
+            return  # it was posed to another scheduler again
         if then is None:
             raise Wrong(f"{self.id} has asked nothing that has the number {reply.request}, or was answered before")
         then(reply.ok, reply.value)
@@ -301,7 +347,7 @@ class Client(Keys, Peer):
                 raise Wrong(f"{key!r} means something else than what was submitted")
 
     def _outcome(self, instruction: to_do.TellOutcome, turn: int) -> None:
-        if instruction.request not in self.asked:
+        if instruction.request not in self.asked and self.world.scheduler.epoch == 1:
             raise Wrong(f"{self.id} is told of an errand that it has not asked for")
 
     def _events(self, instruction: to_do.TellEvents, turn: int) -> None:
@@ -314,10 +360,14 @@ class Client(Keys, Peer):
         calls = self.calls.setdefault(actor, [0, 0])
         calls[0] += 1
         self._read_by[actor, calls[0]] = list(keys)
-        self.post(events.CallsSent(self.id, [(actor << 20 | calls[0], actor, str(calls[0]), None, list(keys))]))
+        said = events.CallsSent(self.id, [(actor << 20 | calls[0], actor, str(calls[0]), None, list(keys))])
+        self._unanswered[actor << 20 | calls[0]] = said
+        self.post(said)
 
     def _called(self, instruction: to_do.ReportCalled, turn: int) -> None:
         for request, ok, value, _, text, _ in instruction.items:
+            if self._unanswered.pop(request, None) is None:
+                raise Wrong(f"{self.id} is told twice what the call {request & 0xFFFFF} has given")
             actor, number = request >> 20, request & 0xFFFFF
             calls = self.calls[actor]
             if ok:

@@ -25,6 +25,8 @@ MAX_LEASES = 2
 SLACK_SECONDS = 0.1
 #: How long an answer may take whose request has no limit of its own.
 LIMITS = {"status": REPORT_SECONDS, "memory": REPORT_SECONDS, "publish": 5.0}
+#: What is done once, and answered alike as often as its client asks.
+_DONE_ONCE = {"put", "get", "acquire-locks", "acquire-semaphore", "set-variable", "set-event", "clear-event", "publish"}
 _QUIET = {request.operation for request in REQUESTS if request.quiet}
 _WAITING = {request.operation for request in REQUESTS if request.waits}
 
@@ -62,6 +64,8 @@ class Coordination:
         self.open: dict[tuple[str, int], _Asked] = {}
         self.answered: Counter[str] = Counter()
         self._world = world
+        self._since = float("-inf")  # when the scheduler has died last
+        self._given: dict[tuple[str, int], tuple[_Asked, Reply]] = {}  # successes, by client and number
         self._locks: dict[str, tuple[str, int]] = {}  # the lease that has each
         self._granted: dict[tuple[str, int], list[str]] = {}  # names, by lease
         self._semaphores: Counter[str] = Counter()
@@ -104,6 +108,8 @@ class Coordination:
         """The scheduler is about to handle an event."""
         if type(event) is events.Requested:
             client, number, operation, arguments = event
+            if (client, number) in self.open or (client, number) in self._given:
+                return  # it is posed to another scheduler once more
             if operation not in _QUIET:
                 self.open[client, number] = _Asked(self._world.agenda.now, operation, arguments)
             if before := self._before.get(operation):
@@ -116,6 +122,9 @@ class Coordination:
         if not reply.request:
             return
         asked = self.open.pop((reply.peer, reply.request), None)
+        if asked is None and (given := self._given.get((reply.peer, reply.request))) is not None:
+            self._is_given_again(*given, reply)
+            return
         if asked is None:
             raise Wrong(f"request {reply.request} of {reply.peer} is answered twice, or was not asked")
         self.answered[asked.operation] += 1
@@ -123,12 +132,32 @@ class Coordination:
         limit = asked.arguments.get("timeout")
         if limit is None:
             limit = LIMITS.get(asked.operation, float("inf") if asked.operation in _WAITING else 0.0)
-        if took > limit + SLACK_SECONDS:
+        if asked.time > self._since and took > limit + SLACK_SECONDS:
             raise Wrong(f"the answer to {asked.operation!r} has taken {took:.3f} s instead of {limit:g}")
         if after := self._after.get(asked.operation):
             after(reply.peer, asked, reply.ok, reply.value)
+        if self._world.scheduler.dies and reply.ok and reply.value is not False:
+            self._given[reply.peer, reply.request] = asked, reply
+
+    def restarted(self) -> None:
+        """The scheduler has died."""
+        self._since = self._world.agenda.now + 60.0
+
+    def given_up(self, client: str, number: int) -> None:
+        """A client does not want an answer any more, and none comes."""
+        asked = self.open.pop((client, number), None)
+        if asked is not None and asked.operation == "put":
+            self._items[int(asked.arguments["data"])].state = "gone"
+
+    def _is_given_again(self, asked: _Asked, first: Reply, reply: Reply) -> None:
+        """A reply that was lost is given by another scheduler."""
+        before, now = (each.value["items"] if asked.operation == "get" else each.value for each in (first, reply))
+        if asked.operation in _DONE_ONCE and (not reply.ok or before != now):
+            raise Wrong(f"{asked.operation!r} of {reply.peer} was answered {first.value!r}, and then {reply.value!r}")
 
     def _client_left(self, client: str) -> None:
+        for key in [key for key in self._given if key[0] == client]:
+            del self._given[key]
         for key in [key for key in self.open if key[0] == client]:
             asked = self.open.pop(key)
             if asked.operation == "put":

@@ -37,15 +37,19 @@ _FAULTS: dict[str, Callable[[Fault], None]] = {}
 
 
 def faults() -> dict[str, Callable[[Fault], None]]:
-    """All faults, by name. The scheduler dies only if there is a way to bring it back."""
-    restart = recovery.restart
-    return _FAULTS if restart is None else {**_FAULTS, "scheduler_dies": lambda fault: restart(fault.world)}
+    """All faults, by name."""
+    return _FAULTS
 
 
 def fault(function: Callable[[Fault], None]) -> Callable[[Fault], None]:
     """Declares a fault, by the name of its function."""
     _FAULTS[function.__name__] = function
     return function
+
+
+@fault
+def scheduler_dies(fault: Fault) -> None:
+    recovery.restart(fault.world, fault.chance)
 
 
 @fault

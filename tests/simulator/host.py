@@ -116,7 +116,13 @@ class Host(Peer):
             return
         self.link = self.world.scheduler.node_connects(self)
         objects = [
-            {"id": object_id, "nbytes": self.world.nbytes(False), "type": "bytes", "owner": self.owners.get(object_id)}
+            {
+                "id": object_id,
+                "nbytes": self.world.nbytes(False),
+                "type": "bytes",
+                "owner": self.owners.get(object_id),
+                "label": self.world.labels.get(object_id),
+            }
             for object_id in self.store
         ]
         for start in range(0, len(objects), PIECE):
@@ -129,6 +135,11 @@ class Host(Peer):
         self.link = None
         for worker in list(self.workers.values()):
             worker.parted()
+        self._connect()
+
+    def lost_scheduler(self) -> None:
+        """It joins the next one as if it had just come. Its workers look for that themselves."""
+        self.link = None
         self._connect()
 
     def told(self, instruction: Any, turn: int) -> None:

@@ -7,6 +7,8 @@ at both ends, and what was under way is lost.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.simulator.clock import stream
@@ -47,6 +49,8 @@ class Link:
         Nothing arrives until it is mended.
     is_over
         Both ends have parted.
+    is_lost
+        The scheduler has died, and the peer looks for another one. What it says waits.
     """
 
     def __init__(self, world: World, name: str, role: str, peer: Peer) -> None:
@@ -56,40 +60,73 @@ class Link:
         self.turn = 0
         self.is_cut = False
         self.is_over = False
+        self.is_lost = False
         self._world = world
         self._agenda = world.agenda
         self._random = stream(world.seed, f"link {name} {world.count(name)}").random
         self._latency, self._jitter = world.profile.latency, world.profile.jitter
         self._up_at = self._down_at = 0.0
-        self._held_up: list[tuple[Any, int]] = []
+        self._unheard: deque[tuple[Any, int]] = deque()  # what the peer has said, and the scheduler has not handled
+        self._arrived = 0  # of that
         self._held_down: list[tuple[Any, int]] = []
         self._cuts = 0
+        self._sockets = 0  # how many there were before: what was under way by these never arrives
 
     def say(self, event: Any, turn: int = 0) -> None:
         """The peer says something to the scheduler."""
-        if self.is_over:
-            return
+        if not self.is_over:
+            self._unheard.append((event, turn))
+            if not self.is_lost:
+                self._send()
+
+    def _send(self) -> None:
         time = self._agenda.now + self._latency + self._jitter * self._random() ** 4
         self._up_at = time = max(time, self._up_at)
-        self._agenda.at(time, self._up, event, turn)
+        self._agenda.at(time, self._up, self._sockets)
 
     def tell(self, instruction: Any, turn: int | None = None) -> None:
         """The scheduler says something to the peer."""
-        if self.is_over:
+        if self.is_over or self.is_lost:
             return
         time = self._agenda.now + self._latency + self._jitter * self._random() ** 4
         self._down_at = time = max(time, self._down_at)
-        self._agenda.at(time, self._down, instruction, self.turn if turn is None else turn)
+        self._agenda.at(time, self._down, instruction, self.turn if turn is None else turn, self._sockets)
 
-    def _up(self, event: Any, turn: int) -> None:
-        if self.is_cut:
-            self._held_up.append((event, turn))
-        elif not self.is_over:
+    def _up(self, sockets: int) -> None:
+        if sockets == self._sockets:
+            self._arrived += 1
+            self.hear()
+
+    def hear(self) -> None:
+        """Have the scheduler handle what has arrived, if it listens."""
+        while self._arrived and not (self.is_cut or self.is_over) and self._world.scheduler.listens_to(self):
+            self._arrived -= 1
+            event, turn = self._unheard.popleft()
             if turn:
                 self.turn = turn
             self._world.scheduler.heard(self, event)
 
-    def _down(self, instruction: Any, turn: int) -> None:
+    def unhear(self, event: Any, turn: int) -> None:
+        """What the scheduler has put off when it died counts as not heard."""
+        self._unheard.appendleft((event, turn))
+
+    def lose(self) -> None:
+        """The scheduler has died."""
+        self.is_lost = True
+        self._sockets += 1
+        self._arrived = 0
+        self._held_down = []
+
+    def rejoin(self, is_said_again: Callable[[Any], bool] = lambda event: True) -> None:
+        """Another scheduler has taken the peer: all of this is said again that none has handled."""
+        self.is_lost = False
+        self._unheard = deque([said for said in self._unheard if is_said_again(said[0])])
+        for _ in self._unheard:
+            self._send()
+
+    def _down(self, instruction: Any, turn: int, sockets: int) -> None:
+        if sockets != self._sockets:
+            return
         if self.is_cut:
             self._held_down.append((instruction, turn))
         elif not self.is_over:
@@ -110,12 +147,10 @@ class Link:
             return
         self.is_cut = False
         self._world.scheduler.is_cut_off(self, False)
-        up, self._held_up = self._held_up, []
         down, self._held_down = self._held_down, []
-        for event, turn in up:
-            self._up(event, turn)
+        self.hear()
         for instruction, turn in down:
-            self._down(instruction, turn)
+            self._down(instruction, turn, self._sockets)
 
     def _waited_enough(self, cut: int) -> None:
         if self.is_cut and cut == self._cuts and not self.is_over:
@@ -126,6 +161,8 @@ class Link:
         if self.is_over:
             return
         self.is_over = True
-        self._held_up, self._held_down = [], []
+        self._unheard.clear()
+        self._arrived = 0
+        self._held_down = []
         self._world.scheduler.left(self, reason, may_live=may_live)
         self._agenda.later(self._latency, self.peer.do, self.peer.parted)

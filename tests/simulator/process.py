@@ -70,3 +70,7 @@ class Peer:
     def parted(self) -> None:
         """The connection with the scheduler has ended."""
         raise NotImplementedError
+
+    def lost_scheduler(self) -> None:
+        """The scheduler has died, and another one takes its place."""
+        raise NotImplementedError

@@ -1,23 +1,23 @@
-"""A scheduler that dies and comes back: the one place to say how.
+"""A scheduler that dies and comes back.
 
-The fault ``scheduler_dies`` is drawn as soon as `restart` is set. It is to do what a new process of the scheduler does:
-
-1. the connections of all peers end, with what was under way in both directions (`Scheduler.peers`, ``Link.is_over``),
-   and what the state machine had not written down is lost;
-2. `Scheduler.state` becomes a `WatchedState` that is recovered from what the former one had written. `Coordination`
-   stays: what it knows was answered has to be true afterwards;
-3. hosts connect anew (`Scheduler.node_connects`) and say what they have; workers say which runs they have, and which
-   outcomes nobody has acknowledged; clients say which keys they hold, and ask again for what has no answer
-   (``Client.asked``).
+Another process of the scheduler knows what the former one has written down: that is true to the last event, or to the
+one of which nothing has left. What was under way to peers is lost; what they had said, and was not handled, they say
+again. Hosts join anew with what they have. Workers say which runs they have, clients which keys they hold, and they ask
+again for what has no answer. `Coordination` stays: what it knows was answered has to be true afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
 
-#: ``restart(world)``: another process takes the place of the scheduler's, at once. None: nothing can bring it back.
-restart: Callable[[World], None] | None = None
+
+def restart(world: World, chance: random.Random) -> None:
+    """Another process takes the place of the scheduler's, at once or when it has handled one event more."""
+    if chance.random() < 0.5:
+        world.scheduler.dies_next = True
+    else:
+        world.scheduler.begin_again()

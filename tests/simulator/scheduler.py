@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+from holdfast.cluster.journal import batches
+from holdfast.cluster.journal.tables import Tables
 from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.protocol.answers import merged
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
+from holdfast.cluster.scheduler.tasks.decisions import Decisions
 from holdfast.cluster.scheduler.watching import reading
 from tests.simulator.client import Client, TasksClient, TasksOpened, TasksSaid
 from tests.simulator.clock import stream
 from tests.simulator.coordination import Coordination
 from tests.simulator.invariants import WatchedState
-from tests.simulator.network import Closed, Link
+from tests.simulator.network import GRACE_SECONDS, Closed, Link
 
 if TYPE_CHECKING:
     from tests.simulator.host import Host
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 #: A host that says nothing for this long is given up.
 SILENCE_SECONDS = 30.0
+#: Those that have not come back after this are not waited for.
+RECOVERY_SECONDS = 10.0
 #: A process that could not join tries again after this.
 RETRY_SECONDS = 0.1
 _CHANGES_PLACES = {events.HostJoined, events.HostLeft, events.PlacesChanged}
@@ -56,17 +61,114 @@ class Scheduler:
     """
 
     def __init__(self, world: World) -> None:
-        self.state = WatchedState(**world.profile.options)
+        self.dies = "scheduler_dies" in world.profile.weights
+        self._world = world
+        self.state = self._made()
         self._requests = {request.operation for request in self.state.requests}
         self.peers: dict[str, Link | TasksClient] = {}
         self.handled = 0
         self.coordination = Coordination(world)
-        self._world = world
         self._agenda = world.agenda
         self._heard: dict[str, float] = {}  # when each host has said something
         self._wakes_at: float | None = None
         self._pause = stream(world.seed, "turns of the loop").random
         self._agenda.later(SILENCE_SECONDS / 10, self._look_for_silence)
+        #: What it has written down, if it ever dies, and how many there were before it.
+        self.tables = Tables()
+        self.epoch = 1
+        self.dies_next = False  # when it has handled one event more, and before anything follows from that
+        self._put_off: list[tuple[Link, Any, int]] = []  # what tasks say before all are back
+
+    def _made(self) -> WatchedState:
+        return WatchedState(decisions=Decisions(self.dies), **self._world.profile.options)
+
+    # -- another one takes its place
+
+    @property
+    def is_recovering(self) -> bool:
+        return self.state.recovery is not None
+
+    def listens_to(self, link: Link) -> bool:
+        """Whether what a peer says is handled. Clients wait until all are back."""
+        return link.role != "client" or not self.is_recovering
+
+    def begin_again(self) -> None:
+        """Another process takes the place of this one: it knows what is written down."""
+        self.epoch += 1
+        self.dies_next = False
+        self.tables.sweep()
+        for link, event, turn in reversed(self._put_off):
+            link.unhear(event, turn)
+        self._put_off.clear()
+        self.state = self._made()
+        self.state.recover(self.tables, self.epoch)
+        self.coordination.restarted()
+        links = [link for link in self.peers.values() if isinstance(link, Link)]
+        self.peers.clear()
+        self._heard.clear()
+        self._wakes_at = None
+        for link in links:
+            link.lose()
+            link.is_over = link.is_over or link.role == "node"  # which joins anew
+            link.peer.do(link.peer.lost_scheduler)
+        epoch = self.epoch
+        self._agenda.later(RECOVERY_SECONDS, self._recovered, epoch)
+        self._agenda.later(0.0, self._look_whether_all_are_back)
+        self._look_at_deadline()
+
+    def _look_whether_all_are_back(self) -> None:
+        recovery = self.state.recovery
+        if recovery is not None and not recovery.awaited:
+            self._recovered(self.epoch)
+
+    def _recovered(self, epoch: int) -> None:
+        if epoch != self.epoch or not self.is_recovering:
+            return
+        for worker in self._world.workers:
+            if worker.address not in self.peers:
+                self._world.left(worker)
+        for host in self._world.hosts.values():
+            if host.address not in self.peers:
+                self._world.lost(host, host.store)
+        self.handle(events.Recovered())
+        put_off, self._put_off = self._put_off, []
+        for link, event, _ in put_off:
+            if not link.is_over:
+                self.heard(link, event)
+        for link in list(self.peers.values()):
+            if isinstance(link, Link):
+                link.hear()
+        self._agenda.later(GRACE_SECONDS["client"], self._part_with_missing, epoch)
+
+    def _part_with_missing(self, epoch: int) -> None:
+        if epoch == self.epoch:
+            for client in list(self.state.clients):
+                if client not in self.peers:
+                    self.handle(events.ClientLeft(client))
+
+    def client_rejoins(self, client: Client) -> bool:
+        """A client looks for another scheduler; whether that knows it."""
+        if client.id not in self.state.clients:
+            return False
+        self.peers[client.id] = client.link
+        return True
+
+    def worker_rejoins(self, worker: Worker) -> bool:
+        """A worker looks for another scheduler; False if it has to try again."""
+        host = self.state.hosts.get(worker.host.address)
+        if host is None or not host.is_ready or worker.address in self.peers or worker.link is None:
+            return False
+        link = self.peers[worker.address] = worker.link
+        link.is_lost = False
+        self._joins(worker)
+        return self.peers.get(worker.address) is link  # else it has died meanwhile
+
+    def tasks_rejoin(self, tasks: TasksClient) -> bool:
+        """The same for the tasks of a worker."""
+        if tasks.id not in self.state.clients:
+            return False
+        self.peers[tasks.id] = tasks
+        return True
 
     # -- the state machine
 
@@ -75,6 +177,11 @@ class Scheduler:
         self.handled += 1
         self.coordination.before(event)
         instructions = self.state.handle(event, self._agenda.now)
+        if self.dies:
+            self.tables.apply(batches.unpack(batches.packer().pack(self.state.decisions.take())))
+            if self.dies_next:
+                self.begin_again()
+                return
         if self._world.trace is not None:
             self._world.trace.event(self._agenda.now, event, instructions)
         for instruction in instructions:
@@ -146,6 +253,9 @@ class Scheduler:
         if type(event) is Closed:
             link.end(event.reason)
             return
+        if type(event) in (TasksOpened, TasksSaid) and self.is_recovering:
+            self._put_off.append((link, event, 0))
+            return
         if type(event) is TasksOpened:
             self._tasks_open(event.tasks)
             return
@@ -161,6 +271,8 @@ class Scheduler:
             self._answer(to_do.Answer(*event))
             return
         self.handle(event)
+        if type(event) in (events.HostReady, events.RunsKept):
+            self._look_whether_all_are_back()
         if type(event) is events.WorkerExited:
             worker = self.peers.get(event.worker)
             if isinstance(worker, Link) and worker.is_cut and worker.peer.number == event.incarnation:
@@ -194,12 +306,17 @@ class Scheduler:
         if worker.address in self.peers:
             return None
         link = self.peers[worker.address] = Link(self._world, worker.address, "worker", worker)
+        self._joins(worker)
+        if self.is_recovering:
+            link.say(events.RunsKept(worker.address, (), ()))
+        return link
+
+    def _joins(self, worker: Worker) -> None:
         self.handle(
             events.WorkerJoined(
                 worker.address, worker.name, worker.host.address, worker.nthreads, worker.resources, worker.number
             )
         )
-        return link
 
     def client_connects(self, client: Client) -> Link:
         """A client joins."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.cluster.protocol.errands import VERSIONS
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
-from tests.simulator.client import TasksClient
+from tests.simulator.client import TasksClient, TasksSaid
 from tests.simulator.clock import stream
 from tests.simulator.network import Closed
 from tests.simulator.oracle import Recipe, Value, Wrong
@@ -82,6 +82,7 @@ class Worker(Peer):
         self.number = world.new_number()
         self.young: dict[bytes, Value] = {}
         self.actor_keys: set[Any] = set()
+        self._just_stored: dict[bytes, Value] = {}  # small results, since the scheduler has died
         self._idle = nthreads
         self._queue: dict[int, to_do.RunEntry] = {}
         self._runs: dict[int, Run] = {}
@@ -92,6 +93,7 @@ class Worker(Peer):
         self._holding: set[int] = set()
         self._revocations = self._confirmed = 0
         self._actors: dict[int, dict[str, int]] = {}  # the last call of each client, by actor
+        self._taken_calls: dict[tuple[int, str], int] = {}  # the highest number, by actor and caller
         self._held_calls: dict[tuple[int, str], list[to_do.CallEntry]] = {}  # behind one that could not be read
         self._tasks: TasksClient | None = None
         self._random = stream(world.seed, f"{address} {world.count(address)}").random
@@ -134,6 +136,39 @@ class Worker(Peer):
         """It has lost the scheduler, so it ends."""
         if self.link is not None:
             self.later(PARTED_SECONDS * self._random(), self.die, "it had lost the scheduler")
+
+    def lost_scheduler(self) -> None:
+        self.later(RETRY_SECONDS * (1 + self._random()), self._rejoin)
+
+    def _rejoin(self) -> None:
+        link = self.link
+        if link is None or link.is_over or not link.is_lost:
+            return
+        if link.is_cut or self.host.is_apart or not self.world.scheduler.worker_rejoins(self):
+            self.later(RETRY_SECONDS, self._rejoin)
+            return
+        link.rejoin(
+            lambda event: (
+                not isinstance(event, events.RunsKept)
+                and not (isinstance(event, TasksSaid) and isinstance(event.event, events.ClientRejoined))
+            )
+        )
+        for run_id in list(self._queue):  # what has not begun runs elsewhere
+            if self._queue.pop(run_id, None) is not None:
+                self._miss_behind(run_id)
+        self._revocations = self._confirmed = 0
+        runs = [(run_id, run.entry[6], True, run.is_blocked) for run_id, run in self._runs.items()]
+        small = [
+            (self.world.labels[object_id], object_id, self.world.nbytes(True), "bytes", value)
+            for object_id, value in {**self.young, **self._just_stored}.items()
+        ]
+        self._just_stored.clear()
+        self.say(events.RunsKept(self.address, runs, small))
+        if self._tasks is not None:
+            if self.world.scheduler.tasks_rejoin(self._tasks):
+                self._tasks.rejoined()
+            else:
+                self.die("its tasks are no client any more")
 
     def die(self, reason: str, *, crashed: int | None = None, asked: bool = False) -> None:
         """The process is gone from one moment to the next."""
@@ -309,6 +344,7 @@ class Worker(Peer):
             self._fail(run, b"full")
             return
         object_id = world.new_object()
+        world.labels[object_id] = run.entry[6]
         self._end(run, has_result=True)
         self._results[run_id] = value
         if run.recipe.behaviour == "actor":
@@ -366,7 +402,10 @@ class Worker(Peer):
     def _write(self, old: list[bytes]) -> None:
         for object_id in old:
             if object_id in self.young and self.host.has_room:
-                self.host.put(object_id, self.young.pop(object_id), self.name)
+                value = self.young.pop(object_id)
+                self.host.put(object_id, value, self.name)
+                if self.link is not None and self.link.is_lost:
+                    self._just_stored[object_id] = value
         self.later(WRITE_BEHIND_SECONDS, self._write, list(self.young))
 
     def _discard(self, instruction: to_do.DiscardResults) -> None:
@@ -384,14 +423,19 @@ class Worker(Peer):
 
     def _calls(self, instruction: to_do.RunCalls) -> None:
         for entry in instruction.items:
-            held = self._held_calls.get((entry[1], entry[2]))
-            if held is None:
-                self._call(entry)
-            elif held[0][0] == entry[0]:  # it has come once more
+            line = entry[1], entry[2]
+            held = self._held_calls.get(line)
+            if held is not None and held[0][0] == entry[0]:  # it has come once more
                 held[0] = entry
                 self._call_held(entry[1], entry[2])
+            elif entry[0] <= self._taken_calls.get(line, 0):
+                continue  # another scheduler has sent it already
             else:
-                held.append(entry)
+                self._taken_calls[line] = entry[0]
+                if held is None:
+                    self._call(entry)
+                else:
+                    held.append(entry)
 
     def _call_held(self, actor: int, caller: str) -> None:
         held = self._held_calls.pop((actor, caller))

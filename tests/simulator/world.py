@@ -55,6 +55,7 @@ class World:
         self.reads = 0
         self.pace = 1.0
         self.actors: dict[Any, int] = {}
+        self.labels: dict[ObjectId, int] = {}  # the serials of the tasks whose results objects are
         self._numbers = 0
         self._counts: Counter[str] = Counter()
         self.hosts: dict[str, Host] = {}
@@ -156,6 +157,9 @@ class World:
         for host in self.hosts.values():
             if not host.is_connected or host.address not in state.hosts:
                 return f"{host.address} has not joined"
+        missing = [client for client in state.clients if client not in self.scheduler.peers]
+        if missing:
+            return f"{missing[0]} has not come back"
         for worker in self.workers:
             if worker.keys:
                 return f"{worker.address} is at {worker.keys[:3]}"

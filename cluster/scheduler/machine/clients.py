@@ -94,6 +94,7 @@ class Clients:
         if event.is_last:
             del self._unsaid[client.id]
             self._actors.rejoined(client, event.calls)
+            self._shared.replies.rejoined(client.id)
             given = self._actors.keys_given(client)
             for task in unsaid:
                 if task.key not in given:

@@ -316,6 +316,7 @@ class SchedulerState:
         )
         self._not_while_recovering = {event: self._handlers[event] for event in (*OF_RUNS, *OF_HOSTS)}
         self._answers = table_of_requests(self.parts)
+        self._quiet = frozenset(request.operation for request in self.requests if request.quiet)
         self.recovery: Recovery | None = None
         self._asked_again = False  # whether there was an earlier scheduler, and clients may ask what they asked that
         self._on_failure = on_failure
@@ -498,7 +499,7 @@ class SchedulerState:
     # -- requests
 
     def _requested(self, event: events.Requested) -> None:
-        if self._asked_again and self._was_asked(event.client, event.request):
+        if self._asked_again and event.operation not in self._quiet and self._was_asked(event.client, event.request):
             return
         try:
             self._answers[event.operation](self.clients[event.client], event.request, **event.arguments)
@@ -510,7 +511,8 @@ class SchedulerState:
         given = self._shared.replies.get(client, request)
         if given is not None:
             self.instructions.reply(client, request, *given)
-        return given is not None or self.waits.has(client, request)
+        is_posed_twice = self._shared.replies.is_posed_twice(client, request)
+        return given is not None or is_posed_twice or self.waits.has(client, request)
 
     def _replies_heard(self, event: events.RepliesHeard) -> None:
         self._shared.replies.heard(event.client, event.requests)

@@ -144,6 +144,7 @@ class Recovery:
         self._errors: dict[Task, tuple[Worker, Payload | tuple[ObjectId, int], str]] = {}
         self._inside: dict[int, Sequence[Key]] = {}  # what the objects of these runs contain
         self._made: list[tuple[Worker, int, str]] = []  # actors, with the number and the name
+        self._let_go_of = tables.let_go_of
         self._rebuild(tables)
 
     # -- from the journal
@@ -362,6 +363,7 @@ class Recovery:
         missing = [address for address in self.expected if address not in self._shared.hosts]
         for address in missing:
             life.decisions.note(records.remove("hosts", address))
+        self._forget_those_that_left()
         needed = self._needed()
         for task in needed:
             result = self._results.pop(task, None)
@@ -396,6 +398,18 @@ class Recovery:
             part.recovered()
         life.settle(self._tasks.values())
         self._see_to_strays()
+
+    def _forget_those_that_left(self) -> None:
+        """What hosts have said that are gone again, and workers."""
+        hosts = self._shared.hosts
+        for task, result in list(self._results.items()):
+            result.hosts = {host: None for host in result.hosts if hosts.get(host.address) is host}
+            if not (result.hosts or result.file is not None or result.inline is not None):
+                del self._results[task]
+        self._strays = [stray for stray in self._strays if hosts.get(stray[0].address) is stray[0]]
+        for task, (worker, *_) in list(self._errors.items()):
+            if self._shared.workers.get(worker.address) is not worker:
+                del self._errors[task]
 
     def _needed(self) -> list[Task]:
         """The tasks that are needed; each after those that it needs."""
@@ -468,7 +482,7 @@ class Recovery:
             self.unaccounted += len(self._strays)
             return
         for host, object_id, owner in self._strays:
-            if owner is not None and owner in self._shared.clients:
+            if owner is not None and owner in self._shared.clients and object_id not in self._let_go_of:
                 self._objects.leave_unclaimed(owner, host, [object_id])
             elif self._life.results.get(object_id) is None and self._life.errors.get(object_id) is None:
                 self._shared.instructions.add(DeleteObjects, host.address, object_id)

@@ -184,6 +184,12 @@ class Actors(Part):
         actor.worker.actors -= 1
         self.shared.instructions.add(DropActors, actor.worker.address, actor.number)
 
+    def worker_joined(self, worker: Worker) -> None:
+        for actor in self._actors.values():
+            before = actor.worker
+            if actor.lost and before.address == worker.address and before.incarnation == worker.incarnation:
+                self.shared.instructions.add(DropActors, worker.address, actor.number)  # it was away for too long
+
     def worker_left(self, worker: Worker) -> None:
         for actor in self.of(worker):
             task = actor.task

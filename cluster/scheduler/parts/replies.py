@@ -37,6 +37,10 @@ class Replies:
     def __init__(self, decisions: Decisions) -> None:
         self._decisions = decisions
         self._of: dict[str, OrderedDict[int, Given | None]] = {}  # by client; None: it has begun
+        #: Of clients that have not rejoined, the requests that they have sent again, since no scheduler had heard them;
+        #: and of those that have, what of that they may pose once more.
+        self._sent_again: dict[str, set[int]] = {}  # only asked for membership, as are those
+        self._posed: dict[str, set[int]] = {}
         self._left_out: set[tuple[str, int]] = set()  # in this event; only asked for membership
 
     def __len__(self) -> int:
@@ -46,6 +50,19 @@ class Replies:
         """How a request was answered; None: it was not, as far as is known."""
         of_client = self._of.get(client)
         return None if of_client is None else of_client.get(request)
+
+    def is_posed_twice(self, client: str, request: int) -> bool:
+        """Whether a request is posed that was sent again before, since its frame had not been heard."""
+        sent_again = self._sent_again.get(client)
+        if sent_again is not None:
+            sent_again.add(request)
+            return False
+        return request in self._posed.get(client, ())
+
+    def rejoined(self, client: str) -> None:
+        """A client has sent again all that no scheduler had heard, and poses again what has no answer."""
+        if sent_again := self._sent_again.pop(client, None):
+            self._posed[client] = sent_again
 
     def begin(self, client: str, request: int) -> None:
         """A request has begun, and is answered later."""
@@ -87,9 +104,11 @@ class Replies:
 
     def client_left(self, client: str) -> None:
         """A client is gone, and its entries in the journal with it."""
-        self._of.pop(client, None)
+        for table in (self._of, self._sent_again, self._posed):
+            table.pop(client, None)
 
     def recover(self, client: str, entries: Mapping[int, Given | None]) -> None:
         """Take up what was noted of a client."""
+        self._sent_again[client] = set()
         if entries:
             self._of[client] = OrderedDict(entries)
