@@ -151,7 +151,9 @@ class Coordination:
 
     def _is_given_again(self, asked: _Asked, first: Reply, reply: Reply) -> None:
         """A reply that was lost is given by another scheduler."""
-        before, now = (each.value["items"] if asked.operation == "get" else each.value for each in (first, reply))
+        before, now = first.value, reply.value
+        if asked.operation == "get" and reply.ok:
+            before, now = before["items"], now["items"]
         if asked.operation in _DONE_ONCE and (not reply.ok or before != now):
             raise Wrong(f"{asked.operation!r} of {reply.peer} was answered {first.value!r}, and then {reply.value!r}")
 

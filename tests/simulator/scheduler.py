@@ -218,16 +218,17 @@ class Scheduler:
 
     def _answer(self, asked: to_do.Answer) -> None:
         """Answer a request that only reads the state."""
-        self._agenda.later(0.0, self._read, reading.answer(self.state, _AROUND, *asked), asked, [])
+        self._agenda.later(0.0, self._read, reading.answer(self.state, _AROUND, *asked), asked, [], self.epoch)
 
     def _read(
         self,
         steps: Generator[to_do.ReplyPart | None, None, to_do.Reply],
         asked: to_do.Answer,
         fragments: list[Any],
+        epoch: int,
     ) -> None:
         """Make a step of an answer; the next one comes after what else happens now."""
-        if asked.peer not in self.state.clients:
+        if asked.peer not in self.peers or epoch != self.epoch:
             return
         try:
             part = next(steps)
@@ -238,7 +239,7 @@ class Scheduler:
             return
         if part is not None:
             fragments.append(part.fragment)
-        self._agenda.later(0.0, self._read, steps, asked, fragments)
+        self._agenda.later(0.0, self._read, steps, asked, fragments, epoch)
 
     def _check_saved(self, address: str) -> None:
         for task in self.state.hosts[address].objects:

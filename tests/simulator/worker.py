@@ -175,6 +175,8 @@ class Worker(Peer):
         if not self.is_alive:
             return
         running = list(self._runs)
+        if self.link is not None and self.link.is_lost:
+            self.world.left(self)  # the next scheduler knows it no more
         self.end()
         self.say(Closed(reason))  # by its kernel
         self.host.do(lambda: self.host.worker_died(self, reason, running, crashed, asked=asked))

@@ -55,8 +55,9 @@ class Replies:
         """Whether a request is posed that was sent again before, since its frame had not been heard."""
         sent_again = self._sent_again.get(client)
         if sent_again is not None:
+            is_known = request in sent_again
             sent_again.add(request)
-            return False
+            return is_known
         return request in self._posed.get(client, ())
 
     def rejoined(self, client: str) -> None:
