@@ -12,7 +12,7 @@ by the kind of error.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -118,6 +118,12 @@ class Oracle:
         key = self._keys.get(value)
         if key is not None and not self._data.isdisjoint(self.below(key)):
             self.cause("ObjectLostError", key)
+
+    def lost_handle(self, value: Value, actors: Container[Any]) -> None:
+        """The same of a value that may be the handle of an actor."""
+        key = self._keys.get(value)
+        if key in actors:
+            self.cause("ActorLostError", key)
 
     def made(self, recipe: Recipe, read: dict[Any, Value]) -> Value:
         """The value that a run of a task makes of what it has read."""

@@ -10,17 +10,22 @@ from pathlib import Path
 import pytest
 
 from holdfast.cluster.scheduler.parts.leases import LeasePart
+from holdfast.cluster.scheduler.parts.part import Part
 from holdfast.cluster.scheduler.parts.queues import Queues
+from holdfast.cluster.scheduler.parts.replies import Replies
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks.holding import Holding
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.results import Results
 from tests.simulator import __main__ as command
-from tests.simulator import invariants, recovery, scale, shrinking
+from tests.simulator import invariants, scale, shrinking
+from tests.simulator.clock import stream
 from tests.simulator.faults import faults
 from tests.simulator.history import History
+from tests.simulator.profile import drawn
 from tests.simulator.shrinking import explain, shrunk
 from tests.simulator.trace import Trace
+from tests.simulator.workload import OPERATIONS
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -121,15 +126,33 @@ class TestFaults:
         assert "objects that nobody knows of" in self.find(range(120, 130)).failure
 
 
-def test_the_scheduler_dies_as_soon_as_it_can_be_brought_back(monkeypatch):
-    assert "scheduler_dies" not in faults()
-    died = []
-    monkeypatch.setattr(recovery, "restart", died.append)
-    histories = [History(seed) for seed in range(20)]
-    history = next(each for each in histories if any(name == "scheduler_dies" for _, _, name in each.plan))
-    history.run()
-    assert died
-    assert all(world is history.world for world in died)
+@pytest.mark.parametrize("seed", range(1000, 1012))
+def test_a_scheduler_that_dies_is_replaced_by_one_that_knows_what_it_did(seed):
+    """At random moments, also when it has written down an event of which nothing has left."""
+    profile = drawn(stream(seed, "profile"), OPERATIONS, faults())
+    profile.weights["scheduler_dies"] = 0.03 * sum(profile.weights.values())
+    history = History(seed, steps=150, profile=profile)
+    outcome = history.run()
+    assert not outcome.failure, outcome.failure
+    assert history.world.scheduler.epoch > 1
+
+
+class TestThatItFindsOfARestart:
+    """What a faulty journal leads to."""
+
+    def failures(self, seeds):
+        for seed in seeds:
+            profile = drawn(stream(seed, "profile"), OPERATIONS, [])
+            profile.weights |= dict.fromkeys(["put", "get", "lock", "scheduler_dies"], 5.0)
+            yield History(seed, steps=150, profile=profile).run().failure
+
+    def test_an_item_that_is_not_noted(self, monkeypatch):
+        monkeypatch.setattr(Part, "note", lambda self, key, value, holder=None: None)
+        assert any(self.failures(range(10)))
+
+    def test_a_reply_that_is_not_noted(self, monkeypatch):
+        monkeypatch.setattr(Replies, "note", lambda self, instructions: None)
+        assert any(self.failures(range(40)))
 
 
 class TestShrinking:

@@ -119,6 +119,8 @@ class World:
         for object_id, value in objects.items():
             if not any(object_id in store for store in others):
                 self.oracle.lost_value(value)
+                if self.scheduler.epoch > 1:  # it does not know what small results are, and so no handles of actors
+                    self.oracle.lost_handle(value, self.actors)
 
     def unreadable(self, key: Any) -> None:
         """Somebody could not read a result, though it should be there."""
@@ -157,6 +159,8 @@ class World:
         for host in self.hosts.values():
             if not host.is_connected or host.address not in state.hosts:
                 return f"{host.address} has not joined"
+        if self.scheduler.is_recovering:
+            return "the scheduler waits for those that come back"
         missing = [client for client in state.clients if client not in self.scheduler.peers]
         if missing:
             return f"{missing[0]} has not come back"
