@@ -123,7 +123,7 @@ class TestFaults:
 
     def test_a_worker_that_is_told_things_when_it_is_gone(self, monkeypatch):
         monkeypatch.setattr(Revocation, "gone", lambda self, worker: None)
-        assert "objects that nobody knows of" in self.find(range(120, 130)).failure
+        assert "objects that nobody knows of" in self.find(range(140, 150)).failure
 
 
 @pytest.mark.parametrize("seed", range(1000, 1012))
