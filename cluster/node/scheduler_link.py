@@ -290,6 +290,9 @@ class SchedulerLink:
                 reason = "another scheduler goes on where the one before has ended"
             else:
                 reason = f"the connection to the scheduler was lost{f' ({error})' if error else ''}"
+                if self._restart_seconds and type(error) is ConnectError:
+                    self._end(reason)  # it was looked for as long as another one could have come
+                    return
             self._reconnecting = asyncio.ensure_future(self._reconnect(reason))
 
     async def _reconnect(self, reason: str) -> None:

@@ -23,6 +23,7 @@ It is done in a thread of its own, since outcomes may have to wait for the store
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -84,6 +85,7 @@ class Rejoining:
         self._forget = forget
         self._deliver = deliver
         self._name = name
+        self._loop = asyncio.get_running_loop()
         self._telling = threading.Lock()
 
     def joined(self, welcome: Mapping[str, Any]) -> None:
@@ -92,16 +94,16 @@ class Rejoining:
         if scheduler.get("recovering"):
             self._deliver([protocol.worker.RUNS_KEPT(scheduler["epoch"], [])])
 
-    def rejoined(self, welcome: Mapping[str, Any]) -> None:
-        """Another scheduler is there."""
+    def rejoined(self, welcome: Mapping[str, Any], then: Callable[[], None]) -> None:
+        """Another scheduler is there. ``then`` is called when it was told, in the loop's thread."""
         epoch = (welcome.get("scheduler") or {}).get("epoch") or ""
         # Now, before the new scheduler may have sent any.
         runs = self._waiting_runs.runs()
         threading.Thread(
-            target=self._tell, args=(epoch, runs), name=f"holdfast-rejoin-{self._name}", daemon=True
+            target=self._tell, args=(epoch, runs, then), name=f"holdfast-rejoin-{self._name}", daemon=True
         ).start()
 
-    def _tell(self, epoch: str, runs: Mapping[int, int]) -> None:
+    def _tell(self, epoch: str, runs: Mapping[int, int], then: Callable[[], None]) -> None:
         with self._telling:  # a scheduler may end while it is told
             self._forgo(runs)
             kept = self._waiting_runs.runs()
@@ -114,6 +116,10 @@ class Rejoining:
                     said.append(protocol.worker.RECLAIM(reclaiming))
                 self._deliver(said)
         logger.info("%s goes on with another scheduler, and with %d runs", self._name, len(begun))
+        try:
+            self._loop.call_soon_threadsafe(then)
+        except RuntimeError:
+            logger.debug("%s has ended meanwhile", self._name)
 
     def _forgo(self, runs: Mapping[int, int]) -> None:
         """Forget the runs that have not begun."""

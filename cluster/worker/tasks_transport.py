@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from holdfast.cluster import protocol
@@ -36,6 +36,9 @@ class Receiver(Protocol):
 
     def send_all_posted(self) -> None:
         """Send all that is to be sent, even if there is no room. In any thread."""
+
+    def on_rejoin(self, welcome: Mapping[str, Any]) -> None:
+        """Another scheduler goes on where the one before has ended. In the loop's thread."""
 
 
 class TasksTransport:
@@ -128,6 +131,12 @@ class TasksTransport:
         """Send what the tasks have said by now. In any thread."""
         if self._receiver is not None:
             self._receiver.send_all_posted()
+
+    def rejoined(self, welcome: Mapping[str, Any]) -> None:
+        """Another scheduler goes on where the one before has ended, and knows what the worker has. In the loop's
+        thread."""
+        if self._receiver is not None:
+            self._receiver.on_rejoin(welcome)
 
     def end(self, error: Exception | None) -> None:
         """The worker ends: whatever the tasks wait for does not come. In the loop's thread."""

@@ -487,7 +487,7 @@ class Worker:
             self._threads.read()
 
     def _on_rejoin(self, welcome: dict[str, Any]) -> None:
-        self._rejoining.rejoined(welcome)
+        self._rejoining.rejoined(welcome, lambda: self.tasks.rejoined(welcome))
 
     def _on_connection_lost(self, error: Exception | None) -> None:
         self._end(f"the connection to the scheduler was lost{f' ({error})' if error else ''}")
