@@ -151,8 +151,9 @@ class Entrance:
                     raise
                 await self._open_connection(sock, peer)
         except Refused as error:
-            if error.code != "restarted":  # it rejoins
-                self._log.warning("refused a connection from %s: %s", peer, error)
+            # One that rejoins, or comes again soon, knows the token, and is no sign of anything wrong.
+            log = logger.info if error.code in ("restarted", "later") else self._log.warning
+            log("refused a connection from %s: %s", peer, error)
         except ProtocolError as error:
             self._log.warning("closing the connection with %s: %s", peer, error)
         except TimeoutError:

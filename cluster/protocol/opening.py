@@ -59,6 +59,8 @@ PROOF_NBYTES = 32
 SESSION_NBYTES = 16
 SECRET_NBYTES = 32
 MAX_RESUME_SECONDS = 1e6
+#: No end sends more.
+MAX_FRAMES = 1 << 60
 
 _SCHEME = "tcp://"
 
@@ -87,7 +89,12 @@ HELLO = Message(
     comes_back=Boolean(),
     was=Maybe(
         Fields(
-            {"session": Identity(SESSION_NBYTES), "cluster": TEXT, "acknowledged": Integer(0), "attempt": Integer(1)},
+            {
+                "session": Identity(SESSION_NBYTES),
+                "cluster": TEXT,
+                "acknowledged": Integer(0, MAX_FRAMES),
+                "attempt": Integer(1, MAX_FRAMES),
+            },
             others=Plain(),
         )
     ),
@@ -129,7 +136,7 @@ WELCOME = Message(
             others=Plain(),
         )
     ),
-    recorded=Maybe(Integer(0)),
+    recorded=Maybe(Integer(0, MAX_FRAMES)),
 )
 RESUMED = Message(
     "resumed",

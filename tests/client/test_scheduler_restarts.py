@@ -8,6 +8,7 @@ import signal
 import threading
 
 import pytest
+import uvloop
 from mortal_scheduler import TOKEN, MortalScheduler
 from waiting import until
 
@@ -137,7 +138,8 @@ def test_data_without_a_place_is_told_of_when_its_node_is_gone(scheduler, client
     del futures
 
 
-def test_an_asynchronous_client_goes_on(scheduler):
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_asynchronous_client_goes_on(scheduler, new_loop):
     async def main():
         async with Client(scheduler.address, asynchronous=True, timeout=30) as client:
             await client.set_metadata(["a"], 1)
@@ -148,7 +150,8 @@ def test_an_asynchronous_client_goes_on(scheduler):
             await Queue("queue", client=client).put(5)
             assert await asyncio.wait_for(getting, 30) == 5
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
 
 
 def test_a_timeout_counts_while_no_scheduler_is_there(scheduler, client):

@@ -312,6 +312,28 @@ def test_a_client_that_the_journal_does_not_know_is_told_so(state):
     run(main())
 
 
+def test_of_peers_that_have_left_no_position_is_kept(state):
+    async def main():
+        async with schedulers(state, client_resume_seconds=0.1) as those:
+            client, other = await those.join(), await Peer.join(those.scheduler, "client", id="other")
+            for peer in (client, other):
+                submit(peer, peer.connection.info["scheduler"]["id"])
+                await until(lambda peer=peer: not peer.connection.session.kept)
+            other.connection.close()
+            await until(lambda: "other" not in those.scheduler._peers)
+            await those.die()
+            assert set(those.recorded()) == {"me"}
+            await until(lambda: client.connection.is_broken)
+            client.connection._way_back._task.cancel()
+            await those.begin()
+            await until(lambda: not those.scheduler.state.clients)
+            await those.die()
+            assert those.recorded() == {}
+            await those.begin()
+
+    run(main())
+
+
 def test_a_client_of_which_only_the_client_knows_goes_on(state, monkeypatch):
     """The scheduler has died when it had welcomed the client, and not written that down."""
 

@@ -351,7 +351,7 @@ class Membership:
             peer.connection = None
             if self.peers.get(peer.name) is peer:
                 if peer.inbox.progress is not None:
-                    self._state.decisions.forget_peer(peer.name)
+                    peer.inbox.progress.forget()
                 reason = str(error) if error else "its connection closed"
                 self._leave(peer, reason, may_live=isinstance(error, (MayLiveError, GraceOverError)))
 
@@ -480,6 +480,10 @@ class Membership:
         for client in [client for client in self._state.clients if client not in self.peers]:
             logger.info("client %s is not back, and has left", client)
             self._happen(events.ClientLeft(client))
+        for peer in self._positions:
+            if peer not in self.peers:
+                self._state.decisions.forget_peer(peer)
+        self._happen(events.TimePassed())  # which writes that down
 
     # -- being cut off
 

@@ -103,6 +103,11 @@ class Progress:
         if self._decisions is not None:
             self._decisions.heard_up_to(self._peer, position)
 
+    def forget(self) -> None:
+        """The peer has left, and says no more."""
+        if self._decisions is not None:
+            self._decisions.forget_peer(self._peer)
+
     def end(self) -> None:
         """The message is handled."""
         if self.counts and not self._position.messages:
