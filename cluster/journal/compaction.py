@@ -48,7 +48,7 @@ def summarize(path: Path, through: int) -> Path:
     beside = state.beside(place)
     heading = Heading(FORMAT, recovered.cluster or "", recovered.epoch, recovered.next_batch - 1)
     packing = packer()
-    with beside.open("wb", buffering=1 << 20) as file:
+    with open(beside, "wb", buffering=1 << 20, opener=state.private) as file:
         file.write(pack_heading(0, heading))
         for number, batch in enumerate(records_of(recovered.tables), 1):
             payload: bytes = packing.pack(batch)

@@ -87,6 +87,8 @@ class StateDirectory:
         try:
             for each in (path, path / "journal", path / "aside"):
                 each.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if each.stat().st_uid != os.geteuid():
+                    raise JournalError(f"{each} belongs to another user: use another state directory")
             lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise JournalError(f"{path} can't be a state directory: {error.strerror or error}") from error
@@ -145,7 +147,7 @@ class StateDirectory:
             path.rename(place)
         else:
             assert data is not None
-            with place.open("wb") as file:
+            with open(place, "wb", opener=private) as file:
                 file.write(data)
         return place
 
@@ -345,7 +347,8 @@ def backup(path: Path, target: Path) -> int:
     partial = beside(target)
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        (partial / "journal").mkdir(mode=0o700, parents=True)
+        partial.mkdir(mode=0o700, parents=True)
+        (partial / "journal").mkdir(mode=0o700)
         (partial / "aside").mkdir(mode=0o700)
         nbytes = 0
         while True:
@@ -369,10 +372,13 @@ def backup(path: Path, target: Path) -> int:
 
 
 def _copy(source: Path, target: Path) -> int:
-    shutil.copyfile(source, target)
-    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-        return os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
+    with source.open("rb") as read, open(target, "wb", opener=private) as file:
+        shutil.copyfileobj(read, file, 1 << 20)
+        file.flush()
+        os.fsync(file.fileno())
+        return file.tell()
+
+
+def private(path: str, flags: int) -> int:
+    """An opener of files that are this user's alone."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

@@ -298,6 +298,23 @@ def test_the_files_of_the_journal_know_what_a_damaged_file_beside_them_does_not(
         assert [kept.read_bytes() for kept in (path / "aside").iterdir()] == [b"\0\0"]
 
 
+def test_what_is_in_a_directory_and_in_its_copies_is_this_users_alone(path, write, tmp_path):
+    before = os.umask(0)
+    try:
+        write()
+        write()
+        with StateDirectory.open(path) as directory:
+            directory.set_aside("name", memoryview(b"bytes"))
+        state.backup(path, tmp_path / "copy")
+    finally:
+        os.umask(before)
+    for root in (path, tmp_path / "copy"):
+        folders = [root, root / "journal", root / "aside"]
+        assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
+        kept = [*(root / "journal").iterdir(), *(root / "aside").iterdir()]
+        assert {file.stat().st_mode & 0o777 for file in kept} == {0o600}
+
+
 def test_a_cluster_that_has_ended_in_order_is_forgotten(path, write):
     write()
     with StateDirectory.open(path) as directory:
