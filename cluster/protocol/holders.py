@@ -54,7 +54,9 @@ HOLDERS: dict[str, HolderKind] = {
         "the results of futures inside it",
         "no task is needed any more that has failed for it",
     ),
-    "error": HolderKind("the error of {}", "a large exception, which lies in a store", "as above"),
+    "error": HolderKind(
+        "{}", "a large exception, which lies in a store", "no task is needed any more that has failed for it"
+    ),
     "dataset": HolderKind(
         "the dataset {}",
         "the futures in what was published, and the data that was stored for it",
@@ -88,3 +90,15 @@ HOLDERS: dict[str, HolderKind] = {
     "plugin": HolderKind("the plugin {}", "the data that was stored for it", "it is unregistered"),
     "fire-and-forget": HolderKind("{}", "tasks that are to run unattended", "they have ended"),
 }
+
+
+def as_table() -> str:
+    """The kinds in Markdown, for people.
+
+    Examples
+    --------
+    >>> as_table().splitlines()[2]
+    '| client | the results of its futures. The tasks of a worker share a client | the last future of a key is ...'
+    """
+    rows = [f"| {kind} | {each.keeps} | {each.until} |\n" for kind, each in HOLDERS.items()]
+    return "".join(["| holder | keeps | until |\n", "|---|---|---|\n", *rows])

@@ -9,12 +9,13 @@ import gc
 import itertools
 import pickle
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from holdfast import Client, Future, Queue, Variable, get_client
-from holdfast.cluster.protocol.holders import HOLDERS
+from holdfast.cluster.protocol.holders import HOLDERS, as_table
 from tests.support.waiting import DEADLINE_SECONDS, until
 
 _numbers = itertools.count()
@@ -375,6 +376,11 @@ def test_objects_that_keep_each_other_are_reported_and_can_be_freed(client, clus
     assert "client.cancel(Future(key, client), force=True)" in suspect["text"]
     client.cancel(Future(one, client), force=True)
     until(lambda: not {one, other} & set(client.who_has()), "they are gone")
+
+
+def test_the_table_of_holders_is_that_of_the_documentation():
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "lifetimes.md"
+    assert as_table() in page.read_text()
 
 
 def test_explain_has_words_for_each_kind_of_holder(client):
