@@ -224,7 +224,7 @@ class PinnedStore:
 
     def _seal(self, offset: int, nbytes: int) -> None:
         object_id = ObjectID(next(self.numbers).to_bytes(16, "big"))
-        self.core.seal(self.putter, [SealItem(object_id, offset, nbytes, None, None, None, 0, False)])
+        self.core.seal(self.putter, [SealItem(object_id, offset, nbytes, None, None, None, 0, b"", False)])
         self.alive.append(object_id)
         if self.random.random() < 0.3:
             self.core.pin(self.viewer, object_id)

@@ -35,6 +35,7 @@ from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.heartbeat import INTERVAL_SECONDS
 from holdfast.cluster.node.ledger import Revoked
+from holdfast.cluster.protocol import references
 from holdfast.cluster.protocol.cutting import pieces
 from holdfast.cluster.protocol.limits import MAX_ITEMS, MAX_NAME_LENGTH, MAX_REASON_LENGTH
 from holdfast.cluster.protocol.message import Dispatch
@@ -54,6 +55,8 @@ NEW_SECONDS = 10.0
 FULL_PAUSE_SECONDS = 0.02
 #: So many workers that have ended while there was no scheduler are told of: the last ones.
 MAX_UNTOLD = 100
+#: References of the objects that are described together take no more than this and those of one object.
+MAX_REFERENCES_TOGETHER = 64 << 10
 
 
 class SchedulerLink:
@@ -191,10 +194,12 @@ class SchedulerLink:
     async def _tell(self, connection: Connection) -> None:
         """Say what this host has, in pieces, and that it was all."""
         descriptions: list[dict[str, Any]] = []
+        room = MAX_REFERENCES_TOGETHER
         for meta in self._inventory():
-            if len(descriptions) == MAX_ITEMS:
+            if len(descriptions) == MAX_ITEMS or room < 0:
                 connection.send(protocol.node.INVENTORY(descriptions))
                 descriptions = []
+                room = MAX_REFERENCES_TOGETHER
                 await asyncio.sleep(0)
                 while connection.is_full:
                     await asyncio.sleep(FULL_PAUSE_SECONDS)
@@ -205,6 +210,9 @@ class SchedulerLink:
             }
             if meta.label:
                 known["label"] = meta.label
+            if meta.references:
+                known["contains"] = references.unpack(meta.references)
+                room -= len(meta.references)
             descriptions.append({"id": meta.object_id, "nbytes": meta.nbytes, **known})
         if descriptions:
             connection.send(protocol.node.INVENTORY(descriptions))

@@ -111,6 +111,7 @@ _DESCRIPTION: dict[str, Shape] = {
     "type": Maybe(TEXT),
     "owner": Maybe(TEXT),
     "label": SERIAL,
+    "contains": Maybe(KEYS),
 }
 #: What a store says of an object that it has. Later versions may add fields.
 OBJECT_DESCRIPTION = Fields({"id": OBJECT, "nbytes": NBYTES}, _DESCRIPTION, others=Plain())

@@ -35,7 +35,8 @@ from typing import Any, NamedTuple
 import msgpack
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.protocol.shapes import Fields, Integer, Maybe, Plain, Text
+from holdfast.cluster.protocol.references import MAX_REFERENCES_NBYTES
+from holdfast.cluster.protocol.shapes import Blob, Fields, Integer, Maybe, Plain, Text
 
 GET = b"G"
 PUT = b"P"
@@ -58,7 +59,11 @@ CHECKSUM = struct.Struct("<Q")
 _ABSENT = (1 << 64) - 1
 _NAME = Maybe(Text(MAX_DESCRIPTION_NBYTES))
 #: What travels with an object. Later versions may add fields.
-DESCRIPTION = Fields({}, {"key": _NAME, "owner": _NAME, "type": _NAME, "label": Integer(0)}, others=Plain())
+DESCRIPTION = Fields(
+    {},
+    {"key": _NAME, "owner": _NAME, "type": _NAME, "label": Integer(0), "references": Blob(MAX_REFERENCES_NBYTES)},
+    others=Plain(),
+)
 
 
 class Step(NamedTuple):
@@ -105,12 +110,13 @@ EXCHANGES = (
 
 
 class Description(NamedTuple):
-    """What a store says about an object. On the wire it is a dictionary without what is None or zero."""
+    """What a store says about an object. On the wire it is a dictionary without what is None, zero or empty."""
 
     key: str | None = None
     owner: str | None = None
     type_name: str | None = None
     label: int = 0
+    references: bytes = b""
 
 
 def get(object_id: bytes) -> bytes:
@@ -165,7 +171,8 @@ def described(packed: bytes | bytearray) -> Description:
     except Exception as error:  # msgpack raises a dozen unrelated types for malformed input
         raise ProtocolError(f"an object's description is not valid: {error}") from None
     DESCRIPTION.check(fields, "description")
-    return Description(fields.get("key"), fields.get("owner"), fields.get("type"), fields.get("label", 0))
+    names = fields.get("key"), fields.get("owner"), fields.get("type")
+    return Description(*names, fields.get("label", 0), fields.get("references", b""))
 
 
 def _packed(description: Description) -> bytes:
@@ -173,5 +180,7 @@ def _packed(description: Description) -> bytes:
     said: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     if description.label:
         said["label"] = description.label
+    if description.references:
+        said["references"] = description.references
     packed: bytes = msgpack.packb(said, unicode_errors="surrogatepass")
     return packed

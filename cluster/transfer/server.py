@@ -256,7 +256,12 @@ class TransferServer:
         except SpillError:  # logged by the store; it isn't here any more
             return None
         return (
-            None if pinned is None else (pinned, transfer.Description(meta.key, meta.owner, meta.type_name, meta.label))
+            None
+            if pinned is None
+            else (
+                pinned,
+                transfer.Description(meta.key, meta.owner, meta.type_name, meta.label, meta.references),
+            )
         )
 
     def _take(self, sock: socket.socket, put: _Put) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from holdfast.cluster.collecting import collecting
+from holdfast.cluster.protocol import references
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 
 #: A run, keys of futures in what it has given or raised, and what keeps these.
@@ -39,10 +40,14 @@ class Contents:
         if futures:
             self.of_runs[run_id] = futures
 
+    def packed(self, run_id: int) -> bytes:
+        """The keys of the futures in what a run has given, for the store that keeps it."""
+        return references.pack(_keys_of(self.of_runs.get(run_id, [])))
+
     def take(self, run_id: int) -> list[Inside]:
         """The futures in the outcome of a run, which is about to leave; of very many, in several pieces."""
         futures = self.of_runs.pop(run_id, [])
-        keys = list(dict.fromkeys([future.key for future in futures]))
+        keys = _keys_of(futures)
         return [(run_id, keys[start : start + MAX_ITEMS], futures) for start in range(0, len(keys), MAX_ITEMS)]
 
 
@@ -56,3 +61,7 @@ def collected() -> Iterator[list[Any]]:
         from holdfast.client import in_task
 
         futures[:] = in_task.handed_over(futures)
+
+
+def _keys_of(futures: list[Any]) -> list[Any]:
+    return list(dict.fromkeys([future.key for future in futures]))

@@ -119,9 +119,12 @@ class TaskRunner:
             encoded = self._result(task)
             nbytes = encoded.nbytes
             inline = encoded.to_bytes() if nbytes <= payloads.INLINE_LIMIT_NBYTES else None
-            object_id = None if inline is None else self._write_behind.add(key, serial, inline, encoded.type_name)
+            inside = self._contents.packed(run_id) if self._contents.of_runs else b""
+            object_id = None
+            if inline is not None:
+                object_id = self._write_behind.add(key, serial, inline, encoded.type_name, inside)
             if object_id is None:
-                object_id = self._store_result(key, serial, encoded)
+                object_id = self._store_result(key, serial, encoded, inside)
             seconds = time.perf_counter() - started
             return FINISHED, (serial, run_id, object_id, nbytes, inline, encoded.type_name, seconds)
         except Missing as missing:
@@ -151,10 +154,12 @@ class TaskRunner:
             return frames.raw(dumping.dump_text(text, why))
         return bytes(object_id), encoded.nbytes
 
-    def _store_result(self, key: Any, serial: int, encoded: Encoded) -> ObjectID:
+    def _store_result(self, key: Any, serial: int, encoded: Encoded, inside: bytes) -> ObjectID:
         name = display_name(key)
         try:
-            return self._store.put_encoded(encoded, key=name, label=serial, timeout=STORE_TIMEOUT_SECONDS)
+            return self._store.put_encoded(
+                encoded, key=name, label=serial, references=inside, timeout=STORE_TIMEOUT_SECONDS
+            )
         except StoreFullError as error:
             raise StoreFullError(f"there is no room for the result of task {key!r}: {error}. {MAKE_ROOM}") from None
 

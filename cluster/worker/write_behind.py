@@ -45,6 +45,7 @@ class _Result(NamedTuple):
     serial: int
     flat: bytes
     type_name: str
+    references: bytes
 
 
 class _Stored(NamedTuple):
@@ -95,7 +96,7 @@ class WriteBehind:
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
-    def add(self, key: Any, serial: int, flat: bytes, type_name: str) -> ObjectID | None:
+    def add(self, key: Any, serial: int, flat: bytes, type_name: str, references: bytes = b"") -> ObjectID | None:
         """Take a result in; its id from now on, or None if there's no room for more. The caller calls `tend` later.
 
         Parameters
@@ -108,13 +109,15 @@ class WriteBehind:
             Its flat encoding.
         type_name
             For people.
+        references
+            The keys of futures inside it, as its store keeps them.
         """
         object_id = self._store.new_id()
         with self._lock:
             if self._nbytes >= MAX_NBYTES:
                 return None
             self._nbytes += len(flat) + _OVERHEAD_NBYTES
-            self._young[object_id] = _Result(key, serial, flat, type_name)
+            self._young[object_id] = _Result(key, serial, flat, type_name, references)
         return object_id
 
     def tend(self) -> None:
@@ -240,6 +243,7 @@ class WriteBehind:
                     encoded,
                     key=display_name(result.key),
                     label=result.serial,
+                    references=result.references,
                     object_id=ObjectID(object_id),
                     timeout=_PUT_TIMEOUT_SECONDS,
                 )

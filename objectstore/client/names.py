@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.protocol import TEXT_MAX
 
-Names = tuple[str | None, str | None, str | None, int]  # key, owner, type, label
+Names = tuple[str | None, str | None, str | None, int, bytes]  # key, owner, type, label, references
 
 
 def checked_id(value: object) -> ObjectID:

@@ -34,7 +34,7 @@ class Pending:
         self._seal = seal
         self._extent: WritableExtent | None = extent
         self._array = value
-        self._names: Names = checked_name(key), checked_name(owner), type_name, 0
+        self._names: Names = checked_name(key), checked_name(owner), type_name, 0, b""
 
     @property
     def nbytes(self) -> int:

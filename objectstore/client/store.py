@@ -142,6 +142,7 @@ class Store:
         owner: str | None = None,
         type_name: str | None = None,
         label: int = 0,
+        references: bytes = b"",
         object_id: ObjectID | None = None,
         timeout: float | None = None,
     ) -> ObjectID:
@@ -151,11 +152,15 @@ class Store:
         ----------
         label : int
             A number of the caller's, which goes where the object goes and means nothing to stores. 0: none.
+        references : bytes
+            What the object refers to, as the caller has packed it, in 4,096 bytes at most. It goes along like the
+            label.
         """
         self._check_open()
         is_new = object_id is None
         object_id = self._mint() if object_id is None else checked_id(object_id)
-        names = checked_name(key), checked_name(owner), clean(type_name or encoded.type_name)[:TEXT_MAX], label
+        type_name = clean(type_name or encoded.type_name)[:TEXT_MAX]
+        names = checked_name(key), checked_name(owner), type_name, label, references
         self._writer.put(object_id, encoded, names, timeout, is_new=is_new)
         return object_id
 

@@ -350,6 +350,7 @@ class StoreCore:
             owner=item.owner or self._clients[client].name,
             type_name=item.type_name,
             label=item.label,
+            references=item.references,
             created=self._clock(),
             sealed_by=client,
         )
@@ -387,6 +388,7 @@ class StoreCore:
             owner=meta.owner or self._clients[SERVER].name,
             type_name=meta.type_name,
             label=meta.label,
+            references=meta.references,
             created=self._clock(),
             sealed_by=SERVER,
         )

@@ -94,6 +94,8 @@ class ObjectMeta:
         The value's type, for people.
     label : int
         A number that whoever put it has given it; 0: none. It means nothing to stores, and copies have it too.
+    references : bytes
+        What it refers to, as whoever put it has packed it. As with the label.
     nbytes : int
         Size of the flat encoding in bytes.
     created : float
@@ -105,6 +107,7 @@ class ObjectMeta:
     owner: str | None = None
     type_name: str | None = None
     label: int = 0
+    references: bytes = b""
     nbytes: int = 0
     created: float = 0.0
 
@@ -131,6 +134,7 @@ class ObjectRecord:
         "own_nbytes",
         "owner",
         "pins",
+        "references",
         "sealed_by",
         "segments",
         "slot",
@@ -150,6 +154,7 @@ class ObjectRecord:
         owner: str,
         type_name: str | None,
         label: int,
+        references: bytes,
         created: float,
         sealed_by: int,
     ) -> None:
@@ -163,6 +168,7 @@ class ObjectRecord:
         self.owner = owner
         self.type_name = type_name
         self.label = label
+        self.references = references
         self.created = created
         self.sealed_by = sealed_by
         self.state = State.SEALED
@@ -197,6 +203,7 @@ class ObjectRecord:
             owner=self.owner,
             type_name=self.type_name,
             label=self.label,
+            references=self.references,
             nbytes=self.nbytes,
             created=self.created,
         )

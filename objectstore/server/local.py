@@ -199,7 +199,9 @@ class LocalStore:
             If ``reservation`` isn't one.
         """
         meta = meta or ObjectMeta()
-        item = SealItem(object_id, *reservation, meta.key, meta.owner, meta.type_name, meta.label, False)
+        offset, nbytes = reservation
+        names = meta.key, meta.owner, meta.type_name
+        item = SealItem(object_id, offset, nbytes, *names, meta.label, meta.references, False)
         self._core.seal(SERVER, [item])
         self._executor.settle()
 

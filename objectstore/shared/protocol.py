@@ -16,7 +16,8 @@ keep open as long as they may look into the arena; and a page that they keep map
 op          request                                                         answer
 ==========  ==============================================================  ======================
 ATTACH      name
-SEAL        [[id, offset, nbytes, key, owner, type, label, keep], ...]
+SEAL        [[id, offset, nbytes, key, owner, type, label,
+            references, keep], ...]
 SHARE       number, as one in SEAL, nbytes, [[start, id, at, nbytes], ...]  bool
 LEASE       number, nbytes, want_nbytes, timeout, [end of a lease, ...]     offset, nbytes
 CREATE      number, nbytes, timeout, id or nil                              offset, nbytes
@@ -106,6 +107,7 @@ class SealItem(NamedTuple):
     owner: str | None
     type_name: str | None
     label: int
+    references: bytes
     keep: bool
 
 
@@ -142,6 +144,12 @@ def _int(value: Any) -> int:
 def _text(value: Any) -> str:
     if type(value) is not str or len(value) > TEXT_MAX:
         raise StoreProtocolError(f"{_short(value)} where a text of at most {TEXT_MAX} characters is due")
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    if type(value) is not bytes or len(value) > TEXT_MAX:
+        raise StoreProtocolError(f"{_short(value)} where at most {TEXT_MAX} bytes are due")
     return value
 
 
@@ -188,9 +196,9 @@ def _seals(value: Any) -> list[SealItem]:
 
 
 def _seal(value: Any) -> SealItem:
-    if type(value) is not list or len(value) != 8:
+    if type(value) is not list or len(value) != 9:
         raise StoreProtocolError(f"{_short(value)} where a seal is due")
-    object_id, offset, nbytes, key, owner, type_name, label, keep = value
+    object_id, offset, nbytes, key, owner, type_name, label, references, keep = value
     return SealItem(
         _id(object_id),
         _int(offset),
@@ -199,6 +207,7 @@ def _seal(value: Any) -> SealItem:
         None if owner is None else _text(owner),
         None if type_name is None else _text(type_name),
         _int(label),
+        _bytes(references),
         keep is True,
     )
 

@@ -118,7 +118,7 @@ def test_what_was_received_survives_an_interrupt(line: Line, monkeypatch: pytest
 def test_seals_outlive_what_fails_or_is_interrupted_before_they_are_sent(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    item = SealItem(ObjectID(bytes(16)), 0, 1, None, None, None, 0, False)
+    item = SealItem(ObjectID(bytes(16)), 0, 1, None, None, None, 0, b"", False)
 
     def interrupt(message: Any) -> bytes:
         monkeypatch.undo()

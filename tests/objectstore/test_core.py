@@ -40,7 +40,7 @@ def oid(number: int) -> ObjectID:
 
 
 def item(number: int, offset: int, nbytes: int, *, keep: bool = False, owner: str | None = None) -> SealItem:
-    return SealItem(oid(number), offset, nbytes, f"key-{number}", owner, "int", 0, keep)
+    return SealItem(oid(number), offset, nbytes, f"key-{number}", owner, "int", 0, b"", keep)
 
 
 def unpin(view: IndexView, slot: int) -> bool:

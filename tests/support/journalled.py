@@ -30,6 +30,8 @@ class Journalled(Cluster):
         self.said_calls: dict[tuple[str, int], tuple[int, tuple[Any, ...]]] = {}  # by clients: actor and keys
         self.called: list[tuple[str, tuple[Any, ...]]] = []  # what clients have heard of calls
         self.said_before: list[events.Event] = []  # by workers, which no scheduler has heard
+        #: Of results that are in stores, and that no scheduler has heard of: the task, and keys of futures inside.
+        self.unheard_of: dict[bytes, tuple[int, list[Any] | None]] = {}
         super().__init__(hosts, workers, nthreads, decisions=Decisions(True), **options)
 
     def handle(self, event: events.Event) -> list[Any]:
@@ -140,8 +142,9 @@ class Journalled(Cluster):
                     "id": object_id,
                     "nbytes": self.nbytes.get(object_id, 10),
                     "type": "bytes",
-                    "label": serials.get(object_id),
+                    "label": serials.get(object_id) or self.unheard_of.get(object_id, (None,))[0],
                     "owner": None,
+                    **({"contains": self.unheard_of[object_id][1]} if object_id in self.unheard_of else {}),
                 }
                 for object_id in sorted(self.stores[address])
                 if object_id not in small

@@ -142,7 +142,8 @@ class Recovery:
         self._runs: list[tuple[Worker, int, Task | None, bool, bool]] = []  # with whether it has begun, and waits
         self._ended: dict[int, Task] = {}  # by the number of the run, those that workers have ended meanwhile
         self._errors: dict[Task, tuple[Worker, Payload | tuple[ObjectId, int], str]] = {}
-        self._inside: dict[int, Sequence[Key]] = {}  # what the objects of these runs contain
+        self._inside: dict[int, list[Key]] = {}  # what the outcomes of these runs contain
+        self._references: dict[ObjectId, Sequence[Key]] = {}  # what objects contain, as their hosts say
         self._made: list[tuple[Worker, int, str]] = []  # actors, with the number and the name
         self._let_go_of = tables.let_go_of
         self._rebuild(tables)
@@ -250,6 +251,12 @@ class Recovery:
             if task is None:
                 self._strays.append((host, object_id, description.get("owner")))
                 continue
+            inside = description.get("contains", ())
+            if inside is None and task not in self._life.holding.contents:
+                self._strays.append((host, object_id, None))  # nobody knows what it contains: it is made again
+                continue
+            if inside:
+                self._references[object_id] = inside
             self._found(task, host, object_id, description["nbytes"], description.get("type") or "", None)
 
     def kept(
@@ -295,7 +302,8 @@ class Recovery:
                     self._ended[run_id] = task
                     self._errors[task] = worker, raised, text
         elif isinstance(event, events.FuturesInside):
-            self._inside.update(event.runs)
+            for run_id, keys in event.runs:
+                self._inside.setdefault(run_id, []).extend(keys)
         elif isinstance(event, events.ActorsMade):
             self._made += [(worker, number, name) for number, name in event.actors]
         # What else it has said of runs before, it says once more with those that it has.
@@ -430,15 +438,24 @@ class Recovery:
 
     def _enter_contents(self) -> None:
         """What objects contain of which the earlier scheduler had not heard."""
-        tasks = self._life.generations.tasks
+        life = self._life
+        for object_id, keys in self._references.items():
+            task = life.results.get(object_id)
+            if task is not None and task not in life.holding.contents:
+                life.holding.contain(task, self._named(keys))
         for run_id, keys in self._inside.items():
             task = self._ended.get(run_id)
             if task is not None and task.state == "memory":
-                self._life.holding.contain_now(task, [tasks[key] for key in keys if key in tasks])
+                life.holding.contain_now(task, self._named(keys))
+
+    def _named(self, keys: Iterable[Key]) -> list[Task]:
+        tasks = self._life.generations.tasks
+        return [task for key in keys if (task := tasks.get(key)) is not None]
 
     def _take_errors(self, needed: Sequence[Task]) -> None:
         """What has failed while there was no scheduler."""
         life = self._life
+        inside = {self._ended[run_id]: keys for run_id, keys in self._inside.items() if run_id in self._ended}
         for task in needed:
             if task not in self._errors or task.state != "released":
                 continue
@@ -447,10 +464,14 @@ class Recovery:
                 life.retry_run(task)
                 if isinstance(raised, tuple):
                     self._strays.append((worker.host, raised[0], None))
-            elif isinstance(raised, tuple):
-                life.fail(task, life.errors.add(task.key, worker.host, *raised, text))
+                continue
+            if isinstance(raised, tuple):
+                error = life.errors.add(task.key, worker.host, *raised, text)
             else:
-                life.fail(task, TaskError(task.key, raised, text))
+                error = TaskError(task.key, raised, text)
+            if task in inside:
+                life.errors.contain(error, self._named(inside[task]))
+            life.fail(task, error)
 
     def _take_up_runs(self) -> None:
         for worker, run_id, task, is_begun, is_blocked in self._runs:

@@ -49,6 +49,7 @@ inquiries         nothing                                               reports:
 kills             runs that are to be ended for a client                the time that runs have left: it begins anew
 locks             leases that are granted                               leases that wait: posed again
 metadata          the leaves                                            nothing
+pickled           leases of futures that were pickled by hand           the time that they have left: it begins anew
 places            the ids of places                                     who sees them: hosts are asked again
 plugins           those that are registered                             who has them: each worker is prepared anew
 queues            queues, items, what is handed out                     items that wait for room: posed again

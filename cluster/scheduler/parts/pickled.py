@@ -20,9 +20,10 @@ lease                                       there, it is on its way: the key is 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
+from holdfast.cluster.journal.tables import Held
 from holdfast.cluster.protocol.limits import MAX_PICKLED
 from holdfast.cluster.scheduler.parts.expectations import Expectations
 from holdfast.cluster.scheduler.parts.part import Part, Shared
@@ -42,11 +43,11 @@ AGAIN_SECONDS = 60.0
 class _Term(Timed):
     """How long a lease lasts."""
 
-    __slots__ = ("_part", "ends", "lease")
+    __slots__ = ("ends", "lease", "part")
 
     def __init__(self, part: Pickled, lease: Lease) -> None:
         super().__init__()
-        self._part = part
+        self.part = part
         self.lease = lease
         self.ends: float | None = None
 
@@ -55,7 +56,7 @@ class _Term(Timed):
         return self.ends
 
     def expire(self, now: float) -> None:
-        self._part.is_over(self.lease, now)
+        self.part.is_over(self.lease, now)
 
 
 class Lease(Holder):
@@ -82,14 +83,17 @@ class Lease(Holder):
     id: str
     kind: ClassVar[str] = "pickled future"
 
-    def __init__(self, part: Pickled, id: str, client: Client, task: Task) -> None:
+    def __init__(self, part: Pickled, id: str, client: str, name: str, task: Task) -> None:
         super().__init__(id)
         self.term = _Term(part, self)
-        self.client = client.id
-        self.name = client.name
+        self.client = client
+        self.name = name
         self.task = task
         self.until = self.seconds = 0.0
         self.call_site = ""
+
+    def unheld(self, task: Task) -> None:
+        self.term.part.note_gone(self.id)
 
     def yields_to(self, client: Holder, *, force: bool) -> bool:
         return force or client.id == self.client
@@ -161,11 +165,13 @@ class Pickled(Part):
                 if len(self.leases) >= MAX_PICKLED:
                     self._warn(client)
                     continue
-                lease = self.leases[name] = Lease(self, name, client, task)
+                lease = self.leases[name] = Lease(self, name, client.id, client.name, task)
             lease.term.ends = self.shared.now + seconds
             lease.seconds, lease.until, lease.call_site = seconds, event.until, event.call_site
             life.holding.hold(lease, lease.task)
             self.shared.deadlines.watch(lease.term)
+            said = (lease.client, lease.name, lease.seconds, lease.until, lease.call_site)
+            self.note(name, said, lease)
 
     def _warn(self, client: Client) -> None:
         if client.id not in self._warned:
@@ -224,7 +230,21 @@ class Pickled(Part):
             return
         del self.leases[lease.id]
         lease.term.ends = None
+        self.note_gone(lease.id)
         self.shared.life.holding.let_go(lease)
+
+    def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
+        for name, noted in entries.items():
+            for serial in noted.holds:
+                client, client_name, seconds, until, call_site = noted.value
+                lease = self.leases[name] = Lease(self, name, client, client_name, tasks[serial])
+                lease.seconds, lease.until, lease.call_site = seconds, until, call_site
+                self.shared.life.holding.hold(lease, lease.task)
+
+    def recovered(self) -> None:
+        for lease in self.leases.values():  # nobody knows for how long there was no scheduler
+            lease.term.ends = self.shared.now + lease.seconds
+            self.shared.deadlines.watch(lease.term)
 
     def client_left(self, client: Client) -> None:
         self._warned.pop(client.id, None)
