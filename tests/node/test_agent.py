@@ -28,9 +28,10 @@ from holdfast.cluster.processes import forking, restarts
 from holdfast.cluster.processes.child import LEFT_EXIT_CODE
 from holdfast.cluster.processes.host_id import host_id
 from holdfast.cluster.processes.parent import spawn
+from holdfast.cluster.protocol import references
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.cluster.worker.context import current_worker
-from holdfast.objectstore import ObjectID, connect
+from holdfast.objectstore import ObjectID, connect, encode
 from holdfast.objectstore.errors import HoldfastError
 
 
@@ -553,6 +554,27 @@ def test_results_are_labelled_with_the_serials_of_their_tasks(scheduler, start_h
     scheduler.cut(host.node)
     said = inventory(scheduler, scheduler.peer(host.address, role="node"))
     assert {object_id: known["label"] for object_id, known in said.items()} == made
+
+
+@pytest.mark.parametrize("spilled", [False, True])
+def test_references_inside_of_objects_go_where_these_go(scheduler, start_host, eventually, spilled):
+    first, second = start_host(store_capacity=32 << 20), start_host(store_capacity=32 << 20)
+    inside = ["inner", ("of a collection", 1)]
+    with connect(first.node.info["store_socket"], name="first") as store:
+        object_id = store.put_encoded(encode(np.ones(500_000)), references=references.pack(inside))
+        many = store.put_encoded(encode(1), references=references.pack([f"key-{n}" for n in range(1_000)]))
+        if spilled:
+            kept = [store.put(np.ones(1_000_000)) for _ in range(5)]
+            eventually(lambda: store.stats()["spilled"], what="it is on disk")
+            store.delete(kept)
+    with connect(second.node.info["store_socket"], name="second") as store:
+        for each in (object_id, many):
+            store.get(each, timeout=20, sources=[first.address])
+    for host in (first, second):
+        scheduler.cut(host.node)
+        said = inventory(scheduler, scheduler.peer(host.address, role="node"))
+        assert list(said[bytes(object_id)]["contains"]) == inside
+        assert said[bytes(many)]["contains"] is None  # they are too many
 
 
 def test_a_long_inventory_is_said_in_pieces(scheduler, start_host):
