@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -342,6 +344,32 @@ def test_what_another_writer_has_named_is_synced_too(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
     put(place, [bytes_source(b"one")])
     assert synced == [str(tmp_path / "place" / "objects")]
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 4 << 20, (4 << 20) + 1, (9 << 20) - 7])
+@pytest.mark.parametrize("kind", ["a disk", "no direct writes", "other blocks"])
+def test_files_of_all_sizes_are_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nbytes: int, kind: str
+) -> None:
+    def fcntl_without(fd: int, command: int, flags: int = 0, call: Any = fcntl.fcntl) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return int(call(fd, command, flags))
+
+    def write_some(fd: int, data: Any, call: Any = os.write) -> int:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT and len(data) % (4 << 20):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return int(call(fd, data[: max(4096, len(data) // 2)]))
+
+    if kind == "no direct writes":
+        monkeypatch.setattr(fcntl, "fcntl", fcntl_without)
+    elif kind == "other blocks":
+        monkeypatch.setattr(os, "write", write_some)
+    data = os.urandom(nbytes)
+    place = open_place(str(tmp_path))
+    (stored,) = put(place, [lambda: [data[: nbytes // 3], data[nbytes // 3 :]]])
+    monkeypatch.undo()
+    assert (tmp_path / name_of(stored.digest)).read_bytes() == data
 
 
 @pytest.mark.usefixtures("quick_disk")
