@@ -5,6 +5,8 @@ Give a path to keep the picture that is drawn: python examples/iris/demo.py weat
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,8 @@ def main(picture: str = "") -> None:
         with LocalCluster(n_workers=2, threads_per_worker=1, durable=place) as cluster:
             step("the first session loads, publishes and ends")
             session("publish.py", cluster.scheduler_address)
+            step("the scheduler is killed; another one goes on where it was")
+            os.kill(cluster.scheduler_pid, signal.SIGKILL)
             step("another session lists, gets, explores, plots and compares")
             session("explore.py", cluster.scheduler_address, picture or str(Path(folder, "weather.png")))
         step("the cluster has ended; another one with the same place for durable datasets begins")
