@@ -18,6 +18,7 @@ takes longer than it may     it is not, and the client is told where it stands. 
 from __future__ import annotations
 
 import abc
+import hashlib
 import logging
 import threading
 import time
@@ -65,6 +66,7 @@ class PluginTable(abc.ABC):
         self._calls = calls
         self._values_of = values_of
         self._changing = threading.Lock()  # held while one is set up or taken down, so that these come in turn
+        self._said: dict[str, bytes] = {}  # by name: what tells the pickle of each from others
         self._late: dict[str, Any] = {}  # those whose `setup` goes on, and is not waited for any longer
 
     @abc.abstractmethod
@@ -86,16 +88,28 @@ class PluginTable(abc.ABC):
 
     # -- errands
 
-    def set_up(self, plugins: Iterable[Entry]) -> dict[str, Any]:
-        """Set up plugins. Returns those that have failed, and how."""
+    def set_up(self, plugins: Iterable[Entry], first: bool = False) -> dict[str, Any]:
+        """Set up plugins. Returns those that have failed, and how.
+
+        Parameters
+        ----------
+        first
+            Whether the scheduler has just heard of this process: then those that are here already stay as they are.
+        """
         failed = []
         for name, call, dependencies in plugins:
+            said = hashlib.blake2b(call, digest_size=16).digest()
             with self._changing:
+                if first and self._said.get(name) == said:
+                    continue
                 try:
                     plugin = self._calls.load(call, self._values_of(dependencies))
                     self._take_down(name)
+                    self._said[name] = said
                     self._set_up(name, plugin)
                 except BaseException as error:  # whatever a user's code raises
+                    if name not in self._late:
+                        self._said.pop(name, None)
                     failed.append(self._failed(name, error, "set up"))
         return {"failed": failed}
 
@@ -151,6 +165,7 @@ class PluginTable(abc.ABC):
 
     def _take_down(self, name: str, seconds: float = TEARDOWN_SECONDS) -> None:
         self._late.pop(name, None)
+        self._said.pop(name, None)
         plugin = self.table.pop(name, None)
         if plugin is not None:
             self._changed()

@@ -37,11 +37,9 @@ class NannyPlugins(PluginTable):
         again
             Whether the plugins were set up before, by a nanny that has died.
         """
-        environment = dict(self._view.env)
-        plugins = list(plugins)
-        answer = self.set_up(plugins)
-        failed = {name for name, _, _ in answer["failed"]}
-        new = [self.table[name] for name, _, _ in plugins if name not in failed and name in self.table]
+        environment, before = dict(self._view.env), dict(self.table)
+        answer = self.set_up(plugins, first)
+        new = [plugin for name, plugin in self.table.items() if before.get(name) is not plugin]
         restart = any(getattr(plugin, "restart", False) for plugin in new)
         changed = first and dict(self._view.env) != environment
         return {**answer, "restart": (restart or changed) and not again}

@@ -165,10 +165,12 @@ RUN_ON_SCHEDULER = Errand(
 )
 SET_UP_PLUGINS = Errand(
     "set-up-plugins",
-    "Sets up plugins, one after the other, each of which is the pickle of one. The answer has those that have failed, "
-    "with what they have raised.",
+    "Sets up plugins, one after the other, each of which is the pickle of one. They are `first` on a worker that has "
+    "just joined. It may have joined an earlier scheduler before: those that it has already stay as they are. The "
+    "answer has those that have failed, with what they have raised.",
     by="worker",
     needed={"plugins": PLUGINS},
+    known={"first": Boolean()},
     answer=FAILED,
 )
 TAKE_DOWN_PLUGIN = Errand(
@@ -202,8 +204,8 @@ RUN_ON_NANNY = Errand(
 )
 SET_UP_NANNY_PLUGINS = Errand(
     "set-up-nanny-plugins",
-    "As `set-up-plugins`, of plugins of hosts. They are `first` on a host that has just come, where no "
-    "worker has had a task, and set up `again` on a host whose nanny has died. If the answer says `restart`, the agent "
+    "As `set-up-plugins`, of plugins of hosts. They are `first` on a host that has just joined, where no worker has had "
+    "a task if it is new, and set up `again` on a host whose nanny has died. If the answer says `restart`, the agent "
     "has started the workers of the host anew before it has passed the answer on.",
     by="nanny",
     needed={"plugins": PLUGINS},

@@ -17,7 +17,7 @@ import pytest
 from mortal_scheduler import TOKEN, MortalScheduler
 from waiting import until
 
-from holdfast import Client, get_client
+from holdfast import Client, WorkerPlugin, get_client
 from holdfast import wait as wait_for
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.node import NodeAgent
@@ -236,3 +236,26 @@ def test_nothing_is_left_in_stores_that_nobody_holds(scheduler, host, client, ru
     scheduler.begin()
     assert len(kept.result()) == 100_000
     until(lambda: host.in_loop(lambda: host.agent.store.count) == 1, "only what is held is there")
+
+
+class Noting(WorkerPlugin):
+    name = "noting"
+
+    def __init__(self, runs):
+        self.runs = runs
+
+    def setup(self, worker):
+        self.runs.note("setup")
+
+    def teardown(self, worker):
+        self.runs.note("teardown")
+
+
+def test_plugins_of_workers_that_go_on_stay_as_they_are(scheduler, host, client, runs):
+    client.register_plugin(Noting(runs))
+    assert runs.counts == {"setup": 2}
+    scheduler.restart()
+    assert client.submit(abs, -1).result() == 1
+    os.kill(next(iter(host.pids.values())), signal.SIGKILL)
+    until(lambda: runs.counts["setup"] == 3, "the worker that comes has it")
+    assert runs.counts == {"setup": 3}

@@ -257,7 +257,8 @@ class Plugins(Part):
         if entries:
             preparation = Reporting(lambda address, outcome: self._prepared(worker, outcome))
             self._preparations[worker] = preparation
-            self._errands.send(preparation, SET_UP_PLUGINS, {"plugins": entries}, [worker.address])
+            said = {"plugins": entries, "first": True}
+            self._errands.send(preparation, SET_UP_PLUGINS, said, [worker.address])
         return bool(entries)
 
     def _entries(self, kind: str) -> list[tuple[Any, ...]]:
