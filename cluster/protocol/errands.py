@@ -204,9 +204,9 @@ RUN_ON_NANNY = Errand(
 )
 SET_UP_NANNY_PLUGINS = Errand(
     "set-up-nanny-plugins",
-    "As `set-up-plugins`, of plugins of hosts. They are `first` on a host that has just joined, where no worker has had "
-    "a task if it is new, and set up `again` on a host whose nanny has died. If the answer says `restart`, the agent "
-    "has started the workers of the host anew before it has passed the answer on.",
+    "As `set-up-plugins`, of plugins of hosts. They are `first` on a host that has just joined, where no worker has "
+    "had a task if it is new, and set up `again` on a host whose nanny has died. If the answer says `restart`, the "
+    "agent has started the workers of the host anew before it has passed the answer on.",
     by="nanny",
     needed={"plugins": PLUGINS},
     known={"first": Boolean(), "again": Boolean()},
