@@ -18,7 +18,7 @@ import threading
 import time
 
 from holdfast import Client
-from tests.chaos.operations import OPERATIONS, PATIENCE_SECONDS, Operation, Work, keep
+from tests.chaos.operations import OPERATIONS, PATIENCE_SECONDS, Operation, Work, look_again
 from tests.chaos.timeline import Answer
 
 
@@ -43,7 +43,7 @@ def main() -> None:
             (operation,) = chance.choices(list(chosen), chosen.values())
             say(attempt(options.number, operation, work))
         while work.kept:
-            say(attempt(options.number, keep, work))
+            say(attempt(options.number, look_again, work))
 
 
 def attempt(number: int, operation: Operation, work: Work) -> Answer:

@@ -170,12 +170,16 @@ def large(work: Work) -> None:
 def keep(work: Work) -> None:
     """Results that were finished long ago are still there, or are made again."""
     if work.kept and (len(work.kept) == MAX_KEPT or work.chance.random() < 0.5):
-        since, number, future = work.kept.pop(work.chance.randrange(len(work.kept)))
-        work.since = since
-        expect(future.result(PATIENCE_SECONDS), fill(number), "what was kept")
+        look_again(work)
     else:
         number = work.number()
         work.kept.append((work.since, number, work.submit(fill, number)))
+
+
+def look_again(work: Work) -> None:
+    """What this client has kept is let go of with the last look."""
+    work.since, number, future = work.kept.pop(work.chance.randrange(len(work.kept)))
+    expect(future.result(PATIENCE_SECONDS), fill(number), "what was kept")
 
 
 def array(work: Work) -> None:

@@ -74,7 +74,7 @@ def _actor_gone(answer: Answer, circumstances: Circumstances) -> bool:
 
 
 def _assistant_gone(answer: Answer, circumstances: Circumstances) -> bool:
-    return circumstances.killed("assistant") > 0
+    return circumstances.killed("assistant", "scheduler") > 0  # which ends with its scheduler
 
 
 ALLOWED = (

@@ -34,7 +34,6 @@ class Victim:
     stops: int
 
 
-#: A scheduler ends its cluster when it dies, so it is only stopped.
 VICTIMS = (
     Victim("worker", "holdfast.cluster.worker", kills=12, stops=5),
     Victim("agent", "holdfast.cluster.node", kills=4, stops=2),
@@ -42,7 +41,7 @@ VICTIMS = (
     Victim("fork server", "holdfast.cluster.processes.fork_server", kills=2, stops=1),
     Victim("assistant", "holdfast.cluster.assistant", kills=2, stops=1),
     Victim("nanny", "holdfast.cluster.nanny", kills=2, stops=1),
-    Victim("scheduler", "holdfast.cluster.scheduler", kills=0, stops=1),
+    Victim("scheduler", "holdfast.cluster.scheduler", kills=2, stops=1),
     Victim("client", "tests.chaos.client_program", kills=3, stops=2),
 )
 
