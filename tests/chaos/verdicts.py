@@ -60,6 +60,11 @@ class Allowed:
     when: Callable[[Answer, Circumstances], bool]
     why: str
 
+    def explains(self, answer: Answer, circumstances: Circumstances) -> bool:
+        """Whether an answer's error may be, by this row."""
+        is_here = not self.operations or answer.operation in self.operations
+        return is_here and answer.error == self.error and self.when(answer, circumstances)
+
 
 def _names_fragile(answer: Answer, circumstances: Circumstances) -> bool:
     return circumstances.hosts_gone() > 0 and any(key in answer.text for key in answer.fragile)
@@ -105,8 +110,4 @@ ALLOWED = (
 def judge(answer: Answer, deeds: Iterable[Deed], silence_seconds: float) -> Allowed | None:
     """The row of the table that explains the error of an answer; None: nothing does."""
     circumstances = Circumstances(tuple(deeds), silence_seconds)
-    for allowed in ALLOWED:
-        if answer.error == allowed.error and (not allowed.operations or answer.operation in allowed.operations):
-            if allowed.when(answer, circumstances):
-                return allowed
-    return None
+    return next((allowed for allowed in ALLOWED if allowed.explains(answer, circumstances)), None)
