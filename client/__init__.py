@@ -53,8 +53,9 @@ Executor = Client
 
 def _running_task() -> RunningTask | None:
     """The task that runs in this thread. A process without a worker needs nothing of one."""
-    context = sys.modules.get("holdfast.cluster.worker.context")
-    if context is None or context.current_worker() is None:
+    # Another thread may be importing it: then it has little in it yet, and no worker of this process runs.
+    current_worker = getattr(sys.modules.get("holdfast.cluster.worker.context"), "current_worker", None)
+    if current_worker is None or current_worker() is None:
         return None
     from holdfast.client.in_task import running_task  # with all of a worker, which this process has
 
@@ -62,8 +63,8 @@ def _running_task() -> RunningTask | None:
 
 
 def _runs_tasks() -> bool:
-    context = sys.modules.get("holdfast.cluster.worker.context")
-    return context is not None and context.runs_tasks()
+    runs_tasks = getattr(sys.modules.get("holdfast.cluster.worker.context"), "runs_tasks", None)
+    return runs_tasks is not None and bool(runs_tasks())
 
 
 registry.running_task = _running_task

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
+import types
 
 import dask.array as da
 import pytest
 
 from holdfast import BlockedTasksError, Client, KilledWorker, LocalCluster, get_client, wait
+from holdfast.client.core.registry import registry
 from holdfast.cluster.worker import threads
 
 DEADLINE_SECONDS = 60
@@ -283,3 +286,10 @@ def fork_and_ask():
         os._exit(0)
     os.waitpid(pid, 0)
     return os.read(ours, 100).decode()
+
+
+def test_while_another_thread_imports_what_workers_need_no_task_runs_here(monkeypatch):
+    name = "holdfast.cluster.worker.context"
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    assert registry.running_task() is None
+    assert registry.runs_tasks() is False

@@ -170,7 +170,7 @@ class Membership:
         """Have the machine forget the replies that their clients have, now and then."""
         for peer in list(self.peers.values()):
             if isinstance(peer, ClientPeer) and (heard := peer.take_heard()) is not None:
-                self._happen(events.RepliesHeard(peer.name, *heard))
+                self._happen(events.RepliesHeard(peer.name, list(heard.requests), list(heard.calls)))
         self._rounds.call_later(HEARD_SECONDS, self.watch_what_is_heard)
 
     # -- whom the scheduler hears

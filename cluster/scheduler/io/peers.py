@@ -33,10 +33,10 @@ class MayLiveError(ConnectError):
 
 
 class Heard(NamedTuple):
-    """Requests and calls of actors, by number."""
+    """Requests and calls of actors, by number; one that was answered twice is in here once."""
 
-    requests: list[int]
-    calls: list[int]
+    requests: dict[int, None]
+    calls: dict[int, None]
 
 
 class Peer(abc.ABC):
@@ -126,16 +126,16 @@ class ClientPeer(Peer):
         self.turn = 0
         self.debts: Debts | None = None
         self.is_back = not isinstance(connection, ResumableConnection) or connection.was is None
-        self._answered = Heard([], [])  # since `take_heard` has looked
+        self._answered = Heard({}, {})  # since `take_heard` has looked
         self._unheard: tuple[int, Heard] | None = None  # before that, and the frame of the last of them
         self._is_paid = False  # a job does that
 
     def answered(self, instruction: to_do.Instruction) -> None:
         """The client was sent this, which may be an answer. To be told where a journal is kept."""
         if isinstance(instruction, to_do.Reply):
-            self._answered.requests.append(instruction.request)
+            self._answered.requests[instruction.request] = None
         elif isinstance(instruction, to_do.ReportCalled):
-            self._answered.calls.extend([number for number, *_ in instruction.items])
+            self._answered.calls.update(dict.fromkeys([number for number, *_ in instruction.items]))
 
     def take_heard(self) -> Heard | None:
         """What the client has got answers to, if more has come to be known."""
@@ -148,7 +148,7 @@ class ClientPeer(Peer):
             self._unheard = None
         if self._unheard is None and any(self._answered) and (written := connection.written) is not None:
             self._unheard = written, self._answered
-            self._answered = Heard([], [])
+            self._answered = Heard({}, {})
         return heard
 
     def report(self, report: to_do.Instruction, state: SchedulerState) -> None:
