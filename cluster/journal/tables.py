@@ -96,6 +96,8 @@ class Tables:
         The highest one that was ever given.
     let_go_of
         The objects of data that `sweep` has forgotten.
+    forgotten
+        The entries of tasks that it has.
     """
 
     def __init__(self) -> None:
@@ -105,6 +107,7 @@ class Tables:
         self.entries_of_tasks: dict[str, dict[Serial, Held]] = {}
         self.last_serial = 0
         self.let_go_of: set[bytes] = set()  # only asked for membership
+        self.forgotten: dict[str, dict[Serial, Held]] = {}
         self._serials: dict[Key, Serial] = {}  # what a key means
         self._appliers: dict[int, Callable[..., None]] = {
             records.TASKS: self._tasks,
@@ -266,6 +269,9 @@ class Tables:
         self._serials = {key: serial for key, serial in self._serials.items() if serial in of_use}
         for table, entries in list(self.entries_of_tasks.items()):
             kept = {serial: entry for serial, entry in entries.items() if serial in of_use}
+            if len(kept) < len(entries):
+                gone = {serial: entry for serial, entry in entries.items() if serial not in of_use}
+                self.forgotten.setdefault(table, {}).update(gone)
             if kept:
                 self.entries_of_tasks[table] = kept
             else:

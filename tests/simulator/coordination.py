@@ -74,6 +74,7 @@ class Coordination:
         self._handed: dict[tuple[str, int], list[_Item]] = {}
         self._last: Counter[str] = Counter()  # the highest number that was delivered, by queue
         self._variables: dict[str, bytes | None] = {}
+        self._perhaps_deleted: set[Any] = set()  # only asked for membership
         self._set: set[str] = set()
         #: What a name may stand for; True: it does, None: it was unpublished before its publisher had an answer.
         self._published: dict[str, dict[bytes, bool | None]] = {}
@@ -108,8 +109,11 @@ class Coordination:
         """The scheduler is about to handle an event."""
         if type(event) is events.Requested:
             client, number, operation, arguments = event
-            if (client, number) in self.open or (client, number) in self._given:
+            if (client, number) in self.open:
                 return  # it is posed to another scheduler once more
+            if (client, number) in self._given:
+                self._may_be_done_again(operation, arguments)
+                return
             if operation not in _QUIET:
                 self.open[client, number] = _Asked(self._world.agenda.now, operation, arguments)
             if before := self._before.get(operation):
@@ -148,6 +152,17 @@ class Coordination:
         asked = self.open.pop((client, number), None)
         if asked is not None and asked.operation == "put":
             self._items[int(asked.arguments["data"])].state = "gone"
+
+    def _may_be_done_again(self, operation: str, arguments: dict[str, Any]) -> None:
+        """What has changed nothing when it was done first is done once more, and may change something then."""
+        name = arguments.get("name")
+        if operation == "unpublish":
+            known = self._published.get(name, {})
+            known.update(dict.fromkeys(known))
+        elif operation == "delete-variable":
+            self._perhaps_deleted.add(name)
+        elif operation == "set-event":
+            self._set.add(name)
 
     def _is_given_again(self, asked: _Asked, first: Reply, reply: Reply) -> None:
         """A reply that was lost is given by another scheduler."""
@@ -267,6 +282,7 @@ class Coordination:
 
     def _set_variable(self, client: str, number: int, arguments: dict[str, Any]) -> None:
         self._variables[arguments["name"]] = bytes(arguments["data"])
+        self._perhaps_deleted.discard(arguments["name"])
 
     def _delete_variable(self, client: str, number: int, arguments: dict[str, Any]) -> None:
         self._variables[arguments["name"]] = None
@@ -275,7 +291,7 @@ class Coordination:
         name = asked.arguments["name"]
         if ok and bytes(value["data"]) != self._variables.get(name):
             raise Wrong(f"the variable {name!r} is {value['data']!r} instead of {self._variables.get(name)!r}")
-        if not ok and self._variables.get(name) is not None:
+        if not ok and self._variables.get(name) is not None and name not in self._perhaps_deleted:
             raise Wrong(f"the variable {name!r} has a value, and {client} did not get it: {value}")
 
     def _waited_for_event(self, client: str, asked: _Asked, ok: bool, value: Any) -> None:

@@ -157,6 +157,8 @@ class Host(Peer):
     def die(self, reason: str = "killed") -> None:
         """The agent is killed: its workers end with it, and the store is gone."""
         for worker in list(self.workers.values()):
+            if worker.link is not None and worker.link.is_lost:
+                self.world.left(worker)  # the next scheduler knows it no more
             worker.end()
             worker.say(Closed("its host has died"))
         self.workers.clear()

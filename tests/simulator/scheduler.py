@@ -78,6 +78,7 @@ class Scheduler:
         self.epoch = 1
         self.dies_next = False  # when it has handled one event more, and before anything follows from that
         self._put_off: list[tuple[Link, Any, int]] = []  # what tasks say before all are back
+        self._unsure: list[tuple[Link, Any, int]] = []  # what workers say then, which counts as heard when all are
 
     def _made(self) -> WatchedState:
         return WatchedState(decisions=Decisions(self.dies), **self._world.profile.options)
@@ -97,9 +98,10 @@ class Scheduler:
         self.epoch += 1
         self.dies_next = False
         self.tables.sweep()
-        for link, event, turn in reversed(self._put_off):
+        for link, event, turn in reversed(self._unsure):
             link.unhear(event, turn)
         self._put_off.clear()
+        self._unsure.clear()
         self.state = self._made()
         self.state.recover(self.tables, self.epoch)
         self.coordination.restarted()
@@ -132,6 +134,7 @@ class Scheduler:
                 self._world.lost(host, host.store)
         self.handle(events.Recovered())
         put_off, self._put_off = self._put_off, []
+        self._unsure.clear()
         for link, event, _ in put_off:
             if not link.is_over:
                 self.heard(link, event)
@@ -254,6 +257,8 @@ class Scheduler:
         if type(event) is Closed:
             link.end(event.reason)
             return
+        if link.role == "worker" and self.is_recovering:
+            self._unsure.append((link, event, 0))
         if type(event) in (TasksOpened, TasksSaid) and self.is_recovering:
             self._put_off.append((link, event, 0))
             return

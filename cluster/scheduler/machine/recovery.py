@@ -146,6 +146,7 @@ class Recovery:
         self._references: dict[ObjectId, Sequence[Key]] = {}  # what objects contain, as their hosts say
         self._made: list[tuple[Worker, int, str]] = []  # actors, with the number and the name
         self._let_go_of = tables.let_go_of
+        self._forgotten_actors = [entry.value for entry in tables.forgotten.get("actors", {}).values()]
         self._rebuild(tables)
 
     # -- from the journal
@@ -487,7 +488,11 @@ class Recovery:
                 self.later.append(events.RunsBlocked(worker.address, [run_id]))
 
     def _take_up_actors(self) -> None:
-        """Those of which the earlier scheduler had not heard."""
+        """Those of which the earlier scheduler had not heard; workers may not have heard that others are to go."""
+        for number, _, _, address, incarnation, _ in self._forgotten_actors:
+            worker = self._shared.workers.get(address)
+            if worker is not None and worker.incarnation == incarnation:
+                self._shared.instructions.add(DropActors, address, number)
         for worker, number, name in self._made:
             run = worker.runs.get(number)
             task = self._ended.get(number) if run is None else run.task
