@@ -251,7 +251,19 @@ class TestPlugins:
         cluster.release("a", "x")
         cluster.restart()
         assert states(cluster) == {"x": "memory"}
-        assert sorted(self.set_up(cluster)) == sorted(cluster.state.workers)
+        assert not self.set_up(cluster), "those that have it set it up once more"
+        later = cluster.add_worker(next(iter(cluster.state.hosts)))
+        assert self.set_up(cluster) == [later]
+        cluster.restart()
+        assert not self.set_up(cluster)
+        assert not any(worker.preparing for worker in cluster.state.workers.values())
+
+    def test_a_process_that_was_not_prepared_yet_is_prepared(self, cluster: Journalled) -> None:
+        self.register(cluster, 1)
+        self.set_up(cluster)
+        later = cluster.add_worker(next(iter(cluster.state.hosts)))
+        cluster.restart()
+        assert self.set_up(cluster) == [later]
 
     def test_one_is_unregistered_once(self, cluster: Journalled) -> None:
         self.register(cluster, 1)
@@ -262,7 +274,7 @@ class TestPlugins:
         for errand in told:
             cluster.handle(events.ErrandDone(errand.peer, errand.number, True, {"failed": ()}))
         assert answer(cluster, "a", 2) == {}
-        assert "plugins" not in cluster.tables().entries
+        assert {kind for kind, _ in cluster.tables().entries["plugins"]} == {"prepared"}
 
 
 class TestErrands:

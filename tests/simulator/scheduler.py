@@ -111,6 +111,8 @@ class Scheduler:
         self._wakes_at = None
         for link in links:
             link.lose()
+            if link.role == "worker" and not link.peer.is_alive:
+                self._world.left(link.peer)  # which it has not heard
             link.is_over = link.is_over or link.role == "node"  # which joins anew
             link.peer.do(link.peer.lost_scheduler)
         epoch = self.epoch
@@ -130,7 +132,8 @@ class Scheduler:
             if worker.address not in self.peers:
                 self._world.left(worker)
         for host in self._world.hosts.values():
-            if host.address not in self.peers:
+            known = self.state.hosts.get(host.address)
+            if known is None or not known.is_ready:
                 self._world.lost(host, host.store)
         self.handle(events.Recovered())
         put_off, self._put_off = self._put_off, []

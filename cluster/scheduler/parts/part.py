@@ -32,27 +32,33 @@ part does not note is found out from others, or lost:
 ================  ====================================================  ==============================================
 part              noted                                                 not noted, and what becomes of it
 ================  ====================================================  ==============================================
-actors            actors; of calls, numbers and whose they are          lost actors' names; payloads: clients send
-                                                                        calls again, workers know the numbers
+actors            actors; of calls, numbers and whose they are, and     payloads: clients say calls again, and workers
+                  what they have given                                  know the numbers of those that they have
 bringing          nothing                                               who asked: a client that can't read asks again
 carrying          nothing                                               deliveries: whoever wants them asks again
 copies            nothing: what holders want                            copies under way: inventories have them, or
                                                                         they are made again
-datasets          datasets; of those on their way, who publishes them   lookups: posed again
-durable           durable copies of results                             writings: posed again by their publishers, or
-                                                                        withdrawn; sweeps are begun anew
-errands           that a client's errand was sent                       what it comes to: the client gets an error
+datasets          datasets, also those on their way to their names      lookups: posed again
+durable           nothing: `Results.durable` is noted where it is       writings: begun again with their publications,
+                  changed                                               and nothing is written twice. Sweeps: the first
+                                                                        look at a place sweeps it
+errands           that a client has functions called                    what that comes to: the client gets an error.
+                                                                        What only looks: posed again
 events            those that are set                                    nothing
 expectations      the keys that clients expect                          nothing
 finding           nothing: it has no state                              nothing
 inquiries         nothing                                               reports: nodes are asked again
-kills             runs that are to be ended for a client                the time that runs have left: it begins anew
+kills             processes that are to be ended                        the time that runs have left: it begins anew;
+                                                                        which runs could not be ended
 locks             leases that are granted                               leases that wait: posed again
 metadata          the leaves                                            nothing
+pickled           leases                                                who unpickles before a lease has come
 pickled           leases of futures that were pickled by hand           the time that they have left: it begins anew
 places            the ids of places                                     who sees them: hosts are asked again
-plugins           those that are registered                             who has them: each worker is prepared anew
-queues            queues, items, what is handed out                     items that wait for room: posed again
+plugins           those that are registered                             who has them: each worker is prepared anew, and
+                                                                        sets up no plugin that it has
+queues            queues with a limit, items, what is handed out        items that wait for room: posed again. What a
+                                                                        getter has collected is in the queue again
 replicas          nothing                                               requests: posed again
 restarting        that keys were cancelled for a restart of all         restarts: posed again
 retiring          hosts that are emptied                                retirements: posed again
@@ -66,7 +72,7 @@ topics            nothing                                               events: 
                                                                         clients say them again
 unattended        what is held                                          nothing
 unstarted         nothing: it has no state                              nothing
-variables         values                                                who reads them: said again by `WANT`
+variables         values, and who reads them                            waits: posed again
 worker-waits      nothing                                               requests: posed again
 ================  ====================================================  ==============================================
 """

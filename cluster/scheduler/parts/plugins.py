@@ -8,12 +8,14 @@ same way. Until it has answered, its workers are being prepared too, and only th
 What fails on those that are there is told to the client that registers. What fails on one that comes later has no
 client to tell: it is an event of the topic `TOPIC`, and in the log of the worker. The worker is used all the same.
 
+Another scheduler knows which processes are prepared, and prepares no one twice.
+
 Data that is too large to be sent lies in stores, and the plugin holds it as a dataset does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from holdfast.cluster.journal.tables import Held
@@ -64,14 +66,18 @@ MAX_STARTS = 3
 class Plugin(Holder):
     """A registered plugin: bytes that only those read that it is for, and the data that it holds."""
 
-    __slots__ = ("call", "name")
+    __slots__ = ("_on_end", "call", "name")
 
     kind: ClassVar[str] = "plugin"
 
-    def __init__(self, kind: str, name: str, call: Payload) -> None:
+    def __init__(self, kind: str, name: str, call: Payload, on_end: Callable[[Task], None]) -> None:
         super().__init__((kind, name))
         self.name = name
         self.call = call
+        self._on_end = on_end
+
+    def ended(self, task: Task) -> None:
+        self._on_end(task)
 
     @property
     def copies(self) -> int:
@@ -132,6 +138,7 @@ class Plugins(Part):
         self._host_preparations: dict[Host, Reporting] = {}
         self._starts: dict[str, int] = {}  # of the processes beside scheduler and agents, since they had their plugins
         self._restarts: dict[str, int] = {}  # of workers, since one of that address had its plugins and went on
+        self._prepared_before: dict[str, Any] = {}  # of an earlier scheduler: the incarnations, by address
         errands.on_assistant_left = self._assistant_left
 
     def holders(self) -> Iterable[Holder]:
@@ -180,7 +187,7 @@ class Plugins(Part):
             raise Refusal("ValueError", text)
 
     def _keep(self, kind: str, name: str, call: Payload, tasks: Iterable[Task]) -> Plugin:
-        plugin = Plugin(kind, name, call)
+        plugin = Plugin(kind, name, call, self._copies.look_at)
         for task in tasks:
             self.shared.life.holding.hold(plugin, task)
         return plugin
@@ -212,15 +219,25 @@ class Plugins(Part):
     # -- those that come later
 
     def host_joined(self, host: Host) -> None:
-        if entries := self._entries("nanny"):
+        entries = self._entries("nanny")
+        if not entries or self._was_prepared(host):
+            self.note(("prepared", host.address), host.incarnation)
+        else:
             preparation = Reporting(lambda address, outcome: self._host_prepared(host, outcome))
             self._host_preparations[host] = preparation
             self._errands.send(preparation, SET_UP_NANNY_PLUGINS, {"plugins": entries, "first": True}, [host.address])
 
+    def _was_prepared(self, peer: Host | Worker) -> bool:
+        """Whether an earlier scheduler has prepared this very process."""
+        before = self._prepared_before.pop(peer.address, None)
+        return before is not None and before == peer.incarnation
+
     def host_left(self, host: Host) -> None:
+        self.note_gone(("prepared", host.address))
         self._starts.pop(host.address, None)
 
     def worker_left(self, worker: Worker) -> None:
+        self.note_gone(("prepared", worker.address))
         if not self._successors.is_awaited(worker.address):
             self._restarts.pop(worker.address, None)
 
@@ -242,14 +259,18 @@ class Plugins(Part):
         del self._host_preparations[host]
         if self.shared.hosts.get(host.address) is not host:
             return  # it has left meanwhile
+        self.note(("prepared", host.address), host.incarnation)
         self._note_failures(host.address, outcome)
         for worker in list(host.workers):
             if not self._prepare(worker):
                 self._is_prepared(worker)
 
     def worker_joined(self, worker: Worker) -> None:
-        if worker.host in self._host_preparations or self._prepare(worker):
+        was_prepared = self._was_prepared(worker)
+        if worker.host in self._host_preparations or (not was_prepared and self._prepare(worker)):
             self._revocation.prepare(worker, True)
+        else:
+            self.note(("prepared", worker.address), worker.incarnation)
 
     def _prepare(self, worker: Worker) -> bool:
         """Have a worker set up its plugins; whether there are any."""
@@ -269,6 +290,7 @@ class Plugins(Part):
         del self._preparations[worker]
         if self.shared.workers.get(worker.address) is not worker:
             return  # it has left meanwhile
+        self.note(("prepared", worker.address), worker.incarnation)
         self._note_failures(worker.address, outcome)
         self._is_prepared(worker)
 
@@ -320,10 +342,16 @@ class Plugins(Part):
 
     def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
         for (kind, name), entry in entries.items():
+            if kind == "prepared":
+                self._prepared_before[name] = entry.value
+                continue
             held = [tasks[serial] for serial in entry.holds]
             self.registered[kind][name] = self._keep(kind, name, entry.value, held)
 
     def recovered(self) -> None:
+        for address in self._prepared_before:
+            self.note_gone(("prepared", address))
+        self._prepared_before.clear()
         for plugin in self.holders():
             self._copies.hold_lineage(plugin)
         self._copies.urge(self.holders())
