@@ -130,6 +130,21 @@ def test_errors_are_as_they_were(cluster):
     assert _states(cluster)["c"] == "memory"
 
 
+def test_a_task_that_depends_on_what_is_forgotten_does_so_still(cluster):
+    cluster.submit("c", {"a": []})
+    cluster.finish("a")
+    cluster.release("c", "a")
+    cluster.catch_up()
+    cluster.submit("c", {"b": ["a"]})
+    assert "which was cancelled or released" in cluster.reasons["b"]
+    cluster.restart()
+    assert _states(cluster) == {"b": "erred"}
+    assert not cluster.state.tasks["b"].dependencies
+    cluster.submit("c", {"c": ["b"]})
+    cluster.restart()
+    assert "depends on 'a', which was cancelled or released" in cluster.reasons["c"]
+
+
 def test_retries_that_were_used_are_used(cluster):
     cluster.submit("c", {"a": []}, retries=2)
     cluster.err("a")

@@ -367,6 +367,8 @@ class Client(Keys, Peer):
     def _called(self, instruction: to_do.ReportCalled, turn: int) -> None:
         for request, ok, value, _, text, _ in instruction.items:
             if self._unanswered.pop(request, None) is None:
+                if self.world.scheduler.epoch > 1:
+                    continue  # it was said to another scheduler again
                 raise Wrong(f"{self.id} is told twice what the call {request & 0xFFFFF} has given")
             actor, number = request >> 20, request & 0xFFFFF
             calls = self.calls[actor]

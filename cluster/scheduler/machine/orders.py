@@ -139,6 +139,8 @@ class Orders:
             if life.decisions.is_kept and specified:
                 serials = _serials(submitted, specified)
                 life.decisions.note(records.tasks(origin.as_plain(), serials, event.tasks, options))
+                for task, missing in _by_task(unknown).items():
+                    life.decisions.note(records.put_of("incomplete", task.serial, missing))
             if event.wants is None:
                 if frees:  # maybe the key of one that came before in this very event
                     submitted = [tasks[task.key] for task in submitted]
@@ -289,6 +291,14 @@ def _serials(submitted: Sequence[Task], specified: Sequence[Task]) -> int | list
         return first
     new = set(specified)
     return [task.serial if task in new else 0 for task in submitted]
+
+
+def _by_task(unknown: Sequence[tuple[Task, Key]]) -> dict[Task, list[Key]]:
+    """The keys by task, of what tasks depend on and nobody knows."""
+    found: dict[Task, list[Key]] = {}
+    for task, key in unknown:
+        found.setdefault(task, []).append(key)
+    return found
 
 
 def _submitting_task(client: Client, options: dict[str, Any]) -> Task | None:

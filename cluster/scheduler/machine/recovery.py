@@ -159,8 +159,10 @@ class Recovery:
                 life.functions.table[digest] = Function(function.value)
             for serial, specification in sorted(tables.tasks.items()):
                 self._create(serial, specification)
+            incomplete = tables.entries_of_tasks.get("incomplete", {})
             for serial, specification in tables.tasks.items():
-                self._specify(self._tasks[serial], specification)
+                missing = incomplete[serial].value if serial in incomplete else ()
+                self._specify(self._tasks[serial], specification, missing)
             for id, client in tables.clients.items():
                 self._enter_client(id, client)
             self._enter_errors(tables)
@@ -191,7 +193,7 @@ class Recovery:
         origin = Origin(*specification.origin)
         self._tasks[serial] = life.create(specification.key, specification.digest, origin)
 
-    def _specify(self, task: Task, specification: Specification) -> None:
+    def _specify(self, task: Task, specification: Specification, missing: Sequence[Key]) -> None:
         if specification.data is not None:
             object_id, nbytes, type_name, inline = specification.data
             self._data[object_id] = task
@@ -209,7 +211,10 @@ class Recovery:
             chosen = NO_OPTIONS
         chosen.give_to(task, self._life)
         dependencies = [self._tasks[serial] for serial in specification.dependencies]
+        if missing:  # what these keys meant before was forgotten when the task came
+            dependencies = [dependency for dependency in dependencies if dependency.key not in missing]
         self._life.specify(task, specification.digest, specification.payload, dependencies)
+        self._life.incomplete.update((task, key) for key in missing)
 
     def _enter_client(self, id: str, noted: ClientEntry) -> None:
         client = self._shared.clients[id] = Client(id, noted.name, None, noted.about)

@@ -142,8 +142,8 @@ class Lifecycle:
 
     def specify(self, task: Task, digest: Digest | None, payload: Payload, dependencies: Sequence[Task]) -> None:
         """Tell how a task is computed (7)."""
-        if self.incomplete:
-            self.incomplete.pop(task, None)
+        if self.incomplete and self.incomplete.pop(task, None) is not None:
+            self.decisions.note(records.remove_of("incomplete", task.serial))
         task.digest = digest
         task.payload = payload
         if digest is not None:
