@@ -44,6 +44,21 @@ def test_scattered_data_counts_again(cluster):
     assert (task.object_id, task.nbytes, where(cluster, "x")) == (object_id, LARGE, [HOST])
 
 
+@pytest.mark.parametrize("patience", [0.0, 5.0])
+def test_a_copy_that_is_announced_just_after_the_only_other_one_was_lost_counts(patience):
+    cluster = Cluster(hosts=2, workers=1, patience_seconds=patience)
+    cluster.add_client()
+    object_id = cluster.scatter("client", "x", HOST)
+    cluster.submit("client", {"y": ["x"]})
+    cluster.remove_host(HOST)
+    cluster.stores[OTHER].add(object_id)
+    cluster.handle(events.ObjectsFound(OTHER, [object_id]))
+    assert cluster.clients["client"]["x"] == "memory"
+    assert (where(cluster, "x"), cluster.state.tasks["x"].nbytes) == ([OTHER], LARGE)
+    cluster.run_all()
+    assert cluster.clients["client"]["y"] == "memory"
+
+
 def test_published_data_counts_again_though_nobody_else_holds_it(cluster):
     cluster.scatter("client", "x", HOST)
     cluster.publish("client", 1, "name", ["x"])

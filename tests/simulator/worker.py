@@ -38,13 +38,15 @@ class Run:
         How many objects are still on their way here.
     failed
         The key and the object of what could not be read.
+    found_no_room
+        Something that it reads could not be brought, since the store is full.
     awaits
         The keys of what it has submitted and waits for.
     is_blocked
         It has lent its slot.
     """
 
-    __slots__ = ("awaits", "began", "entry", "failed", "is_blocked", "missing", "recipe", "wants_slot")
+    __slots__ = ("awaits", "began", "entry", "failed", "found_no_room", "is_blocked", "missing", "recipe", "wants_slot")
 
     def __init__(self, entry: to_do.RunEntry, recipe: Recipe, began: float) -> None:
         self.entry = entry
@@ -52,6 +54,7 @@ class Run:
         self.began = began
         self.missing = 0
         self.failed: tuple[Any, bytes] | None = None
+        self.found_no_room = False
         self.awaits: list[Any] = []
         self.is_blocked = False
         self.wants_slot = False
@@ -279,11 +282,13 @@ class Worker(Peer):
         if not self.is_alive:
             return
         run.missing -= 1
-        if not is_there and run.failed is None:
+        if not is_there and not self.host.has_room:
+            run.found_no_room = True
+        elif not is_there and run.failed is None:
             run.failed = (key, object_id)
         if run.missing:
             return
-        if run.failed is None:
+        if run.failed is None and not run.found_no_room:
             seconds = run.recipe.seconds * self.world.pace * (0.5 + self._random())
             self.later(seconds, self._read, run)
         else:
@@ -292,6 +297,10 @@ class Worker(Peer):
     def _read(self, run: Run) -> None:
         """A run has been at it for long enough: it reads what it needs, and ends."""
         entry, recipe = run.entry, run.recipe
+        if run.found_no_room:
+            self.world.oracle.cause("StoreFullError", entry[0])
+            self._fail(run, b"full")
+            return
         read: dict[Any, Value] = {}
         for key, where, inline, _ in entry[4]:
             value = inline if inline is not None else self._results.get(where, None)

@@ -190,7 +190,9 @@ def want(step: Step) -> None:
     """Hold what another client holds."""
     other = step.chance.choice(list(step.world.clients.values()))
     keys = step.chance.sample(list(other.table), min(len(other.table), 3))
-    step.world.oracle.cause("CancelledError", *keys)  # it may be let go of meanwhile
+    # It may be let go of meanwhile, or be there only for others to be made from, and what it was made from let go of.
+    step.world.oracle.cause("CancelledError", *keys)
+    step.world.oracle.cause("ObjectLostError", *keys)
     step.client.want(keys)
 
 

@@ -18,7 +18,7 @@ from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects
-from holdfast.cluster.scheduler.tasks.model import Host
+from holdfast.cluster.scheduler.tasks.model import Host, Task
 from holdfast.cluster.scheduler.tasks.names import ObjectId
 
 
@@ -71,11 +71,9 @@ class Objects:
             if owner is not None and owner in self._clients and object_id not in life.lost:
                 unclaimed.setdefault(owner, []).append(object_id)
                 continue
-            task = life.lost.claim(object_id) or life.lost.claim_label(description.get("label", 0))
-            if task is not None and task.is_needed and (task.error is None or task.error.is_loss):
-                life.restore(task, host, object_id, description["nbytes"], None, description.get("type") or "")
-                host.restored.append(task)
-                self._copies.look_at(task)
+            task = self._claim(object_id, description.get("label", 0))
+            if task is not None:
+                self._restore(task, host, object_id, description["nbytes"], description.get("type") or "")
             else:
                 self._instructions.add(DeleteObjects, host.address, object_id)
         for owner, object_ids in unclaimed.items():
@@ -93,8 +91,27 @@ class Objects:
     def _found(self, host: Host, object_ids: Iterable[ObjectId]) -> None:
         for object_id in object_ids:
             if not self._enter(host, object_id):
-                self._instructions.add(DeleteObjects, host.address, object_id)
+                # It may be a copy that was made just before the host was gone that had the only other one.
+                task = self._claim(object_id)
+                if task is not None:
+                    self._restore(task, host, object_id, task.nbytes, task.type_name)
+                else:
+                    self._instructions.add(DeleteObjects, host.address, object_id)
             self._carrying.found(host, object_id)
+
+    def _claim(self, object_id: ObjectId, label: int = 0) -> Task | None:
+        """The task that has lost this object and still has a use for it."""
+        task = self._life.lost.claim(object_id) or self._life.lost.claim_label(label)
+        return task if task is not None and task.is_needed and (task.error is None or task.error.is_loss) else None
+
+    def _restore(self, task: Task, host: Host, object_id: ObjectId, nbytes: int, type_name: str) -> None:
+        """A host has what a task had lost."""
+        self._life.restore(task, host, object_id, nbytes, None, type_name)
+        self._copies.look_at(task)
+        if host.is_ready:
+            self._life.run_again([task])
+        else:
+            host.restored.append(task)
 
     def _enter(self, host: Host, object_id: ObjectId) -> bool:
         """A host has an object. Whether it is the result of a task, or the error of one."""

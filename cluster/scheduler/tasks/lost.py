@@ -17,6 +17,8 @@ unknown now
 is unknown                                      is deleted
 ==============================================  =====================================================================
 
+The same holds for what any host says it has been brought: it may have got a copy just before the only other one went.
+
 Data that can't be made again isn't given up at once when it is lost: a host whose connection was cut is back in a
 moment. Its task waits in state "lost" first, and what depends on it waits too.
 
