@@ -26,6 +26,7 @@ def states(cluster):
 def test_a_graph_is_forgotten_piece_by_piece_and_the_time_to_go_on_is_at_once(cluster):
     client = cluster.add_client()
     cluster.submit(client, CHAIN, ["e"])
+    cluster.catch_up()
     cluster.run_all()
     cluster.catch_up()
     assert cluster.state.next_deadline is None
@@ -40,6 +41,7 @@ def test_a_graph_is_forgotten_piece_by_piece_and_the_time_to_go_on_is_at_once(cl
 def test_a_failure_spreads_piece_by_piece_and_is_reported_where_it_ends(cluster):
     client = cluster.add_client()
     cluster.submit(client, CHAIN, ["e"])
+    cluster.catch_up()
     cluster.err("a")
     assert cluster.clients[client] == {"e": "pending"}
     cluster.catch_up()
@@ -89,11 +91,13 @@ def test_an_unpublished_dataset_goes_piece_by_piece(cluster):
 def test_what_is_submitted_again_before_its_error_is_forgotten_runs_again(cluster):
     client = cluster.add_client()
     cluster.submit(client, CHAIN, ["e"])
+    cluster.catch_up()
     cluster.err("a")
     cluster.catch_up()
     cluster.release(client, "e")
     assert cluster.state.life.follow_up.has_more
     cluster.submit(client, CHAIN, ["e"])
+    cluster.catch_up()
     cluster.run_all()
     cluster.catch_up()
     assert cluster.clients[client] == {"e": "memory"}
@@ -102,6 +106,7 @@ def test_what_is_submitted_again_before_its_error_is_forgotten_runs_again(cluste
 def test_what_is_released_in_the_middle_of_a_failure_is_forgotten(cluster):
     client = cluster.add_client()
     cluster.submit(client, CHAIN, ["e"])
+    cluster.catch_up()
     cluster.err("a")
     cluster.release(client, "e")
     cluster.catch_up()

@@ -31,6 +31,44 @@ def test_work_that_waits_goes_to_a_worker_in_the_moment_it_joins():
     run(main())
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_a_client_says_after_it_has_cancelled_much_comes_after_that(leaves):
+    """Nobody else waits for that."""
+
+    async def main():
+        async with Setup() as setup:
+            state = setup.scheduler.state
+            state.life.follow_up.limit = 1
+            other = await Peer.join(setup.scheduler, "client", id="other", name="other")
+            keys = [f"k{n}" for n in range(100)]
+            say = setup.client.connection.send
+            say(("functions", [(b"f" * 16, b"blob")]))
+            say(
+                (
+                    "submit",
+                    [("root", b"f" * 16, b"", ()), *[(k, b"f" * 16, b"", ("root",)) for k in keys]],
+                    None,
+                    {},
+                    "",
+                )
+            )
+            say(("cancel", ["root"], False, None, ""))
+            say(("submit", [("k0", b"f" * 16, b"", ())], None, {}, ""))
+            say(("run-unattended", ["k0"]))
+            await setup.worker.next("run")
+            other.connection.send(("request", 1, "list-datasets", {}))
+            if leaves:
+                setup.client.connection.close()
+            await other.next("reply")
+            assert state.life.follow_up.chores, "the other one has waited for it"
+            async with asyncio.timeout(20):
+                while state.life.follow_up.has_more or set(state.tasks) != {"k0"}:
+                    await asyncio.sleep(0)
+            assert state.tasks["k0"].holders
+
+    run(main())
+
+
 def test_the_node_of_a_worker_that_has_lost_the_scheduler_is_told(monkeypatch):
     async def main():
         async with Setup() as setup:

@@ -665,6 +665,8 @@ def test_a_hundred_thousand_tasks_deep_chain_is_submitted_failed_and_forgotten_w
     state.handle(events.ClientJoined("c", "c"), 0.0)
     tasks = [(i, None, b"", (i - 1,) if i else ()) for i in range(100_000)]
     state.handle(events.TasksSubmitted("c", tasks, [99_999], {}), 0.0)
+    while state.life.follow_up.has_more:
+        state.handle(events.TimePassed(), 0.0)
     state.handle(events.TimePassed(), 1e9)
     while state.life.follow_up.has_more:
         state.handle(events.TimePassed(), 1e9)

@@ -95,5 +95,6 @@ def test_many_are_looked_at_in_steps():
     cluster = started()
     keys = [("k", n) for n in range(2_000)]
     cluster.submit("client", {key: keys[n - 1 : n] for n, key in enumerate(keys)}, wants=[keys[-1]])
+    cluster.catch_up()
     steps = futures.progress(cluster.state, [keys[-1]])
     assert sum(1 for _ in steps) == 4

@@ -11,6 +11,7 @@ from typing import Any
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.machine.validation import CheckedMoves, validate_state
 from holdfast.cluster.scheduler.tasks.events import Event
+from holdfast.cluster.scheduler.tasks.follow_up import LeftOver
 from holdfast.cluster.scheduler.tasks.instructions import Instruction
 from holdfast.cluster.scheduler.tasks.model import Task
 from holdfast.cluster.scheduler.tasks.states import ACTIVE, State
@@ -57,10 +58,10 @@ class WatchedState(SchedulerState):
         instructions = super().handle(event, now)
         moved = self._watched.moved
         if moved:
-            to_settle, to_fail = self.life.follow_up.left_over
+            left = self.life.follow_up.left_over
             for task in moved:
                 try:
-                    self._check(task, to_settle, to_fail)
+                    self._check(task, left)
                 except AssertionError as error:
                     raise AssertionError(f"{task!r}: {error}") from error
             moved.clear()
@@ -69,9 +70,10 @@ class WatchedState(SchedulerState):
             validate_state(self)
         return instructions
 
-    def _check(self, task: Task, to_settle: set[Task], to_fail: set[Task]) -> None:
+    def _check(self, task: Task, left: LeftOver) -> None:
         """The invariants of `tasks/lifecycle.py`, by number, of one task and some of its neighbours."""
         state = task.state
+        chores = self.life.follow_up.chores
         if state == "forgotten":
             assert not task.holders
             assert not task.dependents, "something depends on it"
@@ -84,7 +86,9 @@ class WatchedState(SchedulerState):
             assert task.queue is not None or task in placement.reservations.isolated, "it is in no queue"
         else:
             assert task.queue is None, "it is in a queue"
-        if state == "processing":
+        if state == "processing" and any(chore.concerns(task) for chore in chores):
+            assert task.worker is None
+        elif state == "processing":
             worker = task.worker
             assert worker is not None
             assert self.workers.get(worker.address) is worker, "its worker is gone"
@@ -102,7 +106,8 @@ class WatchedState(SchedulerState):
             assert self.life.results.table.get(task.object_id) is task
             assert task.where or task.inline is not None, "its last copy is gone"
             for host in task.where:
-                assert self.hosts.get(host.address) is host, "a host that has it is gone"
+                is_there = self.hosts.get(host.address) is host
+                assert is_there or any(chore.host is host for chore in chores), "a host that has it is gone"
                 assert task in host.objects
         else:
             assert task.object_id is None
@@ -110,12 +115,12 @@ class WatchedState(SchedulerState):
             assert task.inline is None
         assert (task.error is not None) == (state == "erred")
         # 8, 9
-        if task not in to_settle:
+        if task not in left.to_settle:
             assert task.is_needed or state == "released", "nothing needs it"
             is_left = self.recovery is not None  # until all are back
             assert is_left or task.is_needed or task.dependents, "nothing can ask for it again"
         # 2, 3, 7
-        if state == "waiting":
+        if state == "waiting" and task not in left.to_count:
             assert task.waiting_on > 0
         if len(task.dependencies) <= NEIGHBOURS:
             is_active = state in ACTIVE
@@ -125,9 +130,12 @@ class WatchedState(SchedulerState):
                 assert dependency.state != "forgotten", f"its dependency {dependency!r} is forgotten"
                 missing += dependency.state != "memory"
                 assert not is_active or dependency.nwaiters > 0
-                if is_active and task not in to_fail:
-                    assert dependency.state in ("memory", "lost", *ACTIVE), f"{dependency!r} is not made"
-            if state == "waiting":
+                if is_active and task not in left.to_fail:
+                    is_made = dependency.state in ("memory", "lost", *ACTIVE)
+                    assert is_made or dependency in left.to_activate, f"{dependency!r} is not made"
+            if task in left.to_count:
+                pass
+            elif state == "waiting":
                 assert task.waiting_on == missing
             elif state in ("ready", "no-worker"):
                 assert not missing

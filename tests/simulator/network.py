@@ -100,6 +100,9 @@ class Link:
     def hear(self) -> None:
         """Have the scheduler handle what has arrived, if it listens."""
         while self._arrived and not (self.is_cut or self.is_over) and self._world.scheduler.listens_to(self):
+            if self._world.scheduler.holds_back(self, self._unheard[0][0]):
+                self._agenda.later(0.001, self.hear)  # until what the peer has said before is done
+                return
             self._arrived -= 1
             event, turn = self._unheard.popleft()
             if turn:

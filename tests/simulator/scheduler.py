@@ -253,6 +253,10 @@ class Scheduler:
 
     # -- what peers say
 
+    def holds_back(self, link: Link, event: Any) -> bool:
+        """Whether what a peer has said before isn't done, so that this has to wait."""
+        return self.state.holds_back(event.tasks.id if type(event) is TasksSaid else link.name)
+
     def heard(self, link: Link, event: Any) -> None:
         """A peer has said something."""
         if self.peers.get(link.name) is not link:

@@ -12,7 +12,9 @@ own side, and memory here stays bounded.
 
 To answer a question may take long, too. So what handles a message may return a *job*, an iterator that does a piece of
 the work in each step: it goes on step by step, like further messages of that peer, before the next one of them. And a
-peer that asks more than it reads waits for itself: while its connection is full, nothing that it says is handled.
+peer that asks more than it reads waits for itself: while its connection is full, nothing that it says is handled. The
+same goes for a client while the state machine has something left over that must come before what it says now
+(`SchedulerState.holds_back`).
 """
 
 from __future__ import annotations

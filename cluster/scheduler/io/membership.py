@@ -125,6 +125,7 @@ class Membership:
         """Begin to look for silent nodes."""
         self._loop = asyncio.get_running_loop()
         self._inboxes = Inboxes()
+        self._held_back: dict[str, None] = {}  # the clients that wait for what they have said before
         self._rounds = rounds
         self._watch_silence()
 
@@ -220,7 +221,9 @@ class Membership:
 
     def _see_to(self, peer: Peer) -> None:
         """See to it that a peer is heard if it may be, and that what is handled counts if it is safe."""
-        peer.inbox.is_held = self._is_still or (self.is_recovering and isinstance(peer, ClientPeer))
+        is_client = isinstance(peer, ClientPeer)
+        is_held = is_client and (self.is_recovering or self._state.holds_back(peer.name))
+        peer.inbox.is_held = self._is_still or is_held
         progress = peer.inbox.progress
         if progress is not None:
             is_put_off = isinstance(peer, WorkerPeer) and (self.is_recovering or peer.is_behind)
@@ -258,6 +261,25 @@ class Membership:
                 yield from job
         worker.is_behind = False
         self._see_to(worker)
+
+    def hold_back(self) -> None:
+        """Nothing is handled of what clients say until what they have said before is done, and then it is."""
+        if not self._held_back and not self._state.life.follow_up.chores:
+            return  # as most of the time
+        for name in list(self._held_back):
+            if not self._state.holds_back(name):
+                del self._held_back[name]
+                self._hold_or_not(name)
+        for name in self._state.held_back:
+            if name not in self._held_back:
+                self._held_back[name] = None
+                self._hold_or_not(name)
+
+    def _hold_or_not(self, name: str) -> None:
+        peer = self.peers.get(name)
+        if peer is not None and not isinstance(peer, TasksPeer):  # whose inbox is that of their worker
+            self._see_to(peer)
+            self._inboxes.go_on(peer.inbox)
 
     # -- joining
 

@@ -293,6 +293,7 @@ class Scheduler:
             self._carry_out(instructions)
         finally:
             self._set_timer()
+            self._members.hold_back()
 
     def _happen(self, event: events.Event) -> None:
         """`_handle` what has happened by itself: no peer is to blame if that fails."""
@@ -687,6 +688,8 @@ class Scheduler:
             if message[0] == protocol.client.REJOINED.operation:
                 self._members.unknown_tasks_rejoined(worker)
             return None
+        if self.state.holds_back(tasks.name):
+            return self._say_later(worker, message)
         try:
             return self._handle_message(tasks, message)
         except ProtocolError as error:  # the worker has nothing to do with it
@@ -694,6 +697,14 @@ class Scheduler:
             tasks.give_up(error)
             self._members.tasks_closed(worker)
             return None
+
+    def _say_later(self, worker: str, message: tuple[Any, ...]) -> Iterator[None]:
+        """A job that handles what tasks say when what they have said before is done."""
+        while self.state.holds_back(id_of_tasks(worker)):
+            yield
+        job = self._tasks_said(worker, *message)
+        if job is not None:
+            yield from job
 
     def _heart_beat(self, peer: str, beat: dict[str, Any]) -> None:
         self._handle(events.HostReported(peer, {**beat, "time": time.time()}))

@@ -11,15 +11,37 @@ from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.workers import Workers
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
-from holdfast.cluster.scheduler.placing.reconsidering import reconsider_ready, reconsider_unrunnable
+from holdfast.cluster.scheduler.placing.reconsidering import reconsider_ready, reconsider_unrunnable, spread
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.placing.suspects import Suspects
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.feed import Joined, Left
+from holdfast.cluster.scheduler.tasks.follow_up import Chore
+from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.model import Host, Task
 
 #: Of so many hosts that are gone it's known which tasks are charged for that, in case they come back and have lived.
 MAX_CHARGED_HOSTS = 100
+
+
+class _Loss(Chore):
+    """What a host had is gone with it, one object after the other."""
+
+    host: Host
+
+    def __init__(self, host: Host, life: Lifecycle, copies: Copies) -> None:
+        self.host = host
+        self._life = life
+        self._copies = copies
+
+    def step(self) -> bool:
+        if self.host.objects:
+            self._copies.lost_copy(self._life.lose_next_copy(self.host))
+            return True
+        if self.host.errors:
+            self._life.errors.lose_next_copy(self.host)
+            return True
+        return False
 
 
 class Hosts:
@@ -135,17 +157,14 @@ class Hosts:
         self._life.decisions.note(records.remove("hosts", host.address))
         if self._feed.is_heard:
             self._feed.tell(Left("host", host.address, event.reason))
-        for task in self._placement.remove_host(host):
-            self._placement.push(task)
+        host.leaving = True  # as long as it is known what it had: nobody relies on that
         for part in self._parts:
             part.host_left(host)
         for object_id in host.deleted:  # it may not have heard that
             self._life.lost.remember(object_id)
-        for task in list(host.objects):
-            self._life.lose_copy(task, host)
-            self._copies.lost_copy(task)
-        self._life.errors.host_left(host)
+        self._life.follow_up.begin(_Loss(host, self._life, self._copies))
         self._objects.host_left(host)
+        spread(self._life, self._placement, host)
         reconsider_ready(self._life, self._placement)
 
 

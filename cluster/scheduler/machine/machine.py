@@ -7,7 +7,8 @@ give the same instructions, in production and in a simulation.
 
 Each event changes the tables, by way of `Lifecycle` where tasks are concerned. Then, always in this order,
 
-1. what is not needed any more is released and forgotten (`FollowUp.run`), or some of it, if there is much,
+1. what follows from it in other tasks is seen to, or some of it, if there is much: what is not needed any more is
+   released and forgotten, what has been lost is made again (`FollowUp.run`),
 2. resources go back to runs that have lent them (`Lending.grant`), and ready tasks go to workers with room
    (`Lifecycle.fill`),
 3. parts that have asked for it do what they have left to do (`Part.follow_up`),
@@ -36,7 +37,7 @@ there is one for each set of requirements in use and one for each host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from holdfast.cluster.errors import ProtocolError
@@ -118,7 +119,7 @@ NO_WORKER_TIMEOUT_SECONDS = 30.0
 #: A task is given up when it is charged for this many deaths.
 MAX_FAILURES = 3
 #: What follows from an event is seen to in pieces of so many tasks: some milliseconds.
-FOLLOW_UP_LIMIT = 2_000
+FOLLOW_UP_LIMIT = 1_000
 #: What a scheduler numbers has numbers from its epoch times two to the power of this on: runs, calls and errands.
 NUMBER_SHIFT = 40
 #: After a failure in what follows from earlier events, the rest of it is tried that much later.
@@ -350,11 +351,13 @@ class SchedulerState:
             A fault in the handler of the event. What it had done until then is done.
         """
         self.life.now = now
+        follow_up = self.life.follow_up
+        in_between = follow_up.has_more and type(event) is not events.TimePassed
         try:
             self._handlers[type(event)](event)
         finally:
-            if self.life.follow_up.has_more:
-                self._follow_up("what follows from earlier events", self.life.follow_up.run)
+            if follow_up.has_more:
+                self._follow_up("what follows from earlier events", lambda: follow_up.run(in_between=in_between))
             if self.lending.reclaiming:
                 self._follow_up("giving resources back", self.lending.grant)
             self._follow_up("giving tasks to workers", self.life.fill)
@@ -372,6 +375,15 @@ class SchedulerState:
             self._shared.replies.note(taken)
         return taken
 
+    def holds_back(self, client: str) -> bool:
+        """Whether what a client has said before isn't done: what it says now has to wait."""
+        return any(client in chore.holds_back for chore in self.life.follow_up.chores)
+
+    @property
+    def held_back(self) -> Iterator[str]:
+        """The clients of which this is so."""
+        return (client for chore in self.life.follow_up.chores for client in chore.holds_back)
+
     @property
     def light_requests(self) -> frozenset[Request]:
         """Those of `requests` that `answer` takes."""
@@ -383,8 +395,9 @@ class SchedulerState:
         None: something follows, and `TimePassed` is to be handled at once, which gives all that is to be done.
         """
         self.life.now = now
+        was_behind = self.life.follow_up.has_more  # so its turn comes anyway
         self._requested(event)
-        if self.life.follow_up.has_more or self._shared.unfinished:
+        if (self.life.follow_up.has_more and not was_behind) or self._shared.unfinished:
             return None
         return self._take()
 
@@ -531,6 +544,7 @@ class SchedulerState:
             self._awaited,
         ]
         self.deadlines.check(derived)
+        self.placement.eligibility.check()
         self.waits.check()
         for wait in self.waits:
             assert wait.client in self.clients, f"{wait!r} is of a client that has left"

@@ -16,6 +16,7 @@ from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
 from holdfast.cluster.scheduler.placing.lending import submitted_in
 from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.cancelling import Cancellation
 from holdfast.cluster.scheduler.tasks.generations import is_below
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, ReportErred, ReportKept, ReportPending
@@ -254,9 +255,11 @@ class Orders:
                 found.append(task)
             elif self._expected:
                 self._expectations.forget(client, key)
-        cancelled = self._life.holding.cancel(found, client, force=event.force, reason=event.reason)
-        if event.kill is not None:
-            self._kills.cancelled(client, cancelled, event.kill)
+        kill = event.kill
+        on_end = None if kill is None else lambda running: self._kills.cancelled(client, running, kill)
+        self._life.follow_up.begin(
+            Cancellation(self._life.holding, found, client, force=event.force, reason=event.reason, on_end=on_end)
+        )
 
     def _results_missing(self, event: events.ResultsMissing) -> None:
         client = self._clients[event.client]

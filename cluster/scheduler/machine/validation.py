@@ -16,6 +16,7 @@ from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.parts.waits import QUICK_SECONDS
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
 from holdfast.cluster.scheduler.tasks.events import Event, Requested
+from holdfast.cluster.scheduler.tasks.follow_up import LeftOver
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DiscardResults, Instruction
 from holdfast.cluster.scheduler.tasks.model import ISOLATED_ON_HOST, Holder, Task, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
@@ -85,7 +86,7 @@ def validate_deletions(state: SchedulerState, instructions: Iterable[Instruction
 
 def validate_state(state: SchedulerState) -> None:
     """Raise `AssertionError` naming the first thing that does not hold."""
-    to_settle, to_fail = state.life.follow_up.left_over
+    left = state.life.follow_up.left_over
     holders: set[Holder] = {*state.clients.values(), *state.life.holding.contents.values()}
     holders.update(*(part.holders() for part in state.parts))
     failed = [task.error for task in (*state.tasks.values(), *state.life.generations.earlier) if task.error is not None]
@@ -99,13 +100,14 @@ def validate_state(state: SchedulerState) -> None:
     known = {*state.tasks.values(), *state.life.generations.earlier}
     for task in known:
         try:
-            _validate_task(state, task, known, holders)
+            _validate_task(state, task, known, holders, left)
             # 8, 9
-            assert task in to_settle or task.is_needed or task.state == "released", "nothing needs it"
-            is_left = task in to_settle or state.recovery is not None  # until all are back
+            assert task in left.to_settle or task.is_needed or task.state == "released", "nothing needs it"
+            is_left = task in left.to_settle or state.recovery is not None  # until all are back
             assert is_left or task.is_needed or task.dependents, "nothing can ask for it again"
-            if task.state in ACTIVE and task not in to_fail:
-                assert all(dependency.state in ("memory", "lost", *ACTIVE) for dependency in task.dependencies)
+            if task.state in ACTIVE and task not in left.to_fail:
+                for dependency in task.dependencies:
+                    assert dependency.state in ("memory", "lost", *ACTIVE) or dependency in left.to_activate
         except AssertionError as error:
             raise AssertionError(f"{task!r}: {error}") from error
     ready = [task for task in known if task.state == "ready"]
@@ -121,6 +123,7 @@ def validate_state(state: SchedulerState) -> None:
     for object_id, task in state.life.results.table.items():
         assert task.object_id == object_id
         assert task.state == "memory"
+    assert state.life.lost.count == len(state.life.lost.objects)
     for task, object_id in state.life.lost.objects.items():
         assert task in known, f"{task!r} is forgotten, but not what it lost"
         assert task.state != "memory"
@@ -160,7 +163,8 @@ def validate_state(state: SchedulerState) -> None:
     state.check()
 
 
-def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders: set[Holder]) -> None:
+def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders: set[Holder], left: LeftOver) -> None:
+    chores = state.life.follow_up.chores
     active = task.state in ACTIVE
     assert task.state != "forgotten"
     # 7
@@ -181,10 +185,12 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
         else:
             assert holder in holders, f"{holder!r} is gone"
     # 3
-    if task.state == "waiting":
+    if task in left.to_count:
+        pass
+    elif task.state == "waiting":
         missing = sum(dependency.state != "memory" for dependency in task.dependencies)
         assert task.waiting_on == missing > 0, f"waits for {task.waiting_on}, {missing} are missing"
-    if task.state in ("ready", "no-worker"):
+    elif task.state in ("ready", "no-worker"):
         assert all(dependency.state == "memory" for dependency in task.dependencies)
     if active:
         assert task.can_be_computed
@@ -194,11 +200,10 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
     assert not is_alone or (task.queue is None and task.isolation)
     assert (task in state.life.unrunnable) == (task.state == "no-worker")
     assert (task in state.life.awaited) == (task.state == "lost")
-    if task.state == "no-worker":
-        assert not state.placement.eligibility.can_run(task.requirements)
-    if task.state == "ready":
-        assert state.placement.eligibility.can_run(task.requirements)
-    assert (task.worker is not None) == (task.state == "processing")
+    if task.state in ("ready", "no-worker") and not any(chore.concerns(task) for chore in chores):
+        assert state.placement.eligibility.can_run(task.requirements) == (task.state == "ready")
+    if task.state != "processing" or not any(chore.concerns(task) for chore in chores):
+        assert (task.worker is not None) == (task.state == "processing")
     if task.worker is not None:
         assert state.workers.get(task.worker.address) is task.worker
         assert task.worker.runs[task.run_id].task is task
@@ -212,8 +217,9 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
         assert not task.where
         assert task.inline is None
     assert task.maker is None or task.inline is not None, "its maker would not keep it"
+    lost = [chore.host for chore in chores if chore.host is not None]
     for host in task.where:
-        assert state.hosts.get(host.address) is host
+        assert state.hosts.get(host.address) is host or (host in lost and host.leaving)
         assert task in host.objects
     # 5
     assert (task.error is not None) == (task.state == "erred")
@@ -221,6 +227,7 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
 
 def _validate_errors(state: SchedulerState, known: set[Task]) -> None:
     errors = Counter(task.error for task in known if task.error is not None)
+    lost = [chore.host for chore in state.life.follow_up.chores if chore.host is not None]
     for error, count in errors.items():
         assert error.tasks == count
         assert error.blob is None or error.object_id is None
@@ -229,7 +236,7 @@ def _validate_errors(state: SchedulerState, known: set[Task]) -> None:
         assert error.object_id == object_id
         assert error in errors, "no task failed for it"
         for host in error.where:
-            assert state.hosts.get(host.address) is host
+            assert state.hosts.get(host.address) is host or host in lost
             assert error in host.errors
     for host in state.hosts.values():
         for error in host.errors:

@@ -30,14 +30,16 @@ from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
 from holdfast.cluster.scheduler.placing.lending import Lending
-from holdfast.cluster.scheduler.placing.reconsidering import reconsider_ready, reconsider_unrunnable
+from holdfast.cluster.scheduler.placing.reconsidering import reconsider_ready, reconsider_unrunnable, spread
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.placing.suspects import Suspects
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.feed import Joined, Left
+from holdfast.cluster.scheduler.tasks.follow_up import Chore
 from holdfast.cluster.scheduler.tasks.instructions import AskForExit, Disconnect
-from holdfast.cluster.scheduler.tasks.model import Host, Worker
+from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
+from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
 
 #: How long the node of a worker that is gone gets to say why.
@@ -62,6 +64,70 @@ class _Departure(Timed):
     def expire(self, now: float) -> None:
         self.due = None
         self._workers.waited_enough(self)
+
+
+class _LostRuns(Chore):
+    """The tasks of a worker that is gone run again, one after the other, or fail.
+
+    Parameters
+    ----------
+    worker
+        That had them.
+    runs
+        Its runs, by task.
+    overdue
+        What the tasks of those runs fail for whose time was over.
+    life
+        The tasks.
+    max_failures
+        Number of deaths for which a task is charged before it fails.
+    log
+        What else there is to say of its end.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        runs: dict[Task, int],
+        overdue: dict[int, TaskError],
+        life: Lifecycle,
+        max_failures: int,
+        log: str,
+    ) -> None:
+        self._worker = worker
+        self._runs = dict(reversed(runs.items()))
+        self._overdue = overdue
+        self._life = life
+        self._max_failures = max_failures
+        self._log = log
+
+    def step(self) -> bool:
+        if not self._runs:
+            return False
+        task, run_id = self._runs.popitem()
+        if task.state != "processing" or task.worker is not None:
+            return True  # that has been seen to since
+        if task.failures >= self._max_failures:
+            self._life.fail(task, task_error(task.key, self._killed(task)))
+        elif run_id in self._overdue:
+            self._life.give_up_run(task, self._overdue[run_id])
+        else:
+            self._life.requeue(task)
+        return True
+
+    def _killed(self, task: Task) -> KilledWorker:
+        worker = self._worker
+        text = (
+            f"{task.key!r} was running on {task.failures} workers that died, the last of them {worker.name!r} at "
+            f"{worker.address} ({worker.reason}). If it crashes the interpreter, the worker's log shows where "
+            "('holdfast logs'; of a LocalCluster, the standard error of its process). If it needs more memory than "
+            "they have, make smaller pieces, or start workers with more ('holdfast start --memory', "
+            f"LocalCluster(memory_limit=)){self._log}"
+        )
+        return KilledWorker(text, task.key, worker.address, self._max_failures - 1, worker.reason)
+
+    def concerns(self, task: Task) -> bool:
+        return task in self._runs
 
 
 class Workers:
@@ -224,33 +290,19 @@ class Workers:
         self._placement.remove_worker(worker)
         self._revocation.answered(worker)
         self._lending.left(worker)
-        overdue = self._kills.overdue(worker)
-        lost = [(run_id, run.task) for run_id, run in worker.runs.items() if run.task is not None]
-        for _, task in lost:
+        lost = {run.task: run_id for run_id, run in worker.runs.items() if run.task is not None}
+        for task in lost:
             task.worker = None
-        for run_id, task in lost:
-            if task.failures >= self._max_failures:
-                text = (
-                    f"{task.key!r} was running on {task.failures} workers that died, the last of them "
-                    f"{worker.name!r} at {worker.address} ({reason}). If it crashes the interpreter, the worker's "
-                    "log shows where ('holdfast logs'; of a LocalCluster, the standard error of its process). If it "
-                    "needs more memory than they have, make smaller pieces, or start workers with more ('holdfast "
-                    f"start --memory', LocalCluster(memory_limit=)){log}"
-                )
-                error = KilledWorker(text, task.key, worker.address, self._max_failures - 1, reason)
-                self._life.fail(task, task_error(task.key, error))
-            elif task.state == "processing" and run_id in overdue:
-                self._life.give_up_run(task, overdue[run_id])
-            elif task.state == "processing":
-                self._life.requeue(task)
+        self._life.follow_up.begin(
+            _LostRuns(worker, lost, self._kills.overdue(worker), self._life, self._max_failures, log)
+        )
         worker.host.expected_nbytes -= sum(run.nbytes for run in worker.runs.values())
         worker.runs.clear()
         for part in self._parts:
             part.worker_left(worker)
         self._clients.remove(id_of_tasks(worker.address))
         if not worker.host.workers:
-            for task in self._placement.remove_host(worker.host):
-                self._placement.push(task)
+            spread(self._life, self._placement, worker.host)
         reconsider_ready(self._life, self._placement)
         if worker.is_retired:  # what comes in its place is not
             reconsider_unrunnable(self._life, self._placement)

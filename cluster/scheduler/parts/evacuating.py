@@ -4,24 +4,52 @@ What only hosts that go have is *unsaved*, and so is what would have fewer copie
 (`Holder.copies`). Small results, which the scheduler has itself, are saved. An evacuation has the other hosts bring
 what is unsaved, the one with most room first, and tries another one where a host can't. What no host could take is a
 failure. Nothing is forgotten: as long as the hosts are there, all that they had is there.
+
+There may be a million objects. So all of them are looked at once, one after the other (`_Look`), and after that those
+of which a host that leaves tells that they may be unsaved now (``Host.news``): it has got one, or another host has one
+no more.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from holdfast.cluster.scheduler.parts.carrying import Carrying, Order, Subject
 from holdfast.cluster.scheduler.parts.copies import Copies
+from holdfast.cluster.scheduler.tasks.follow_up import Chore, FollowUp
 from holdfast.cluster.scheduler.tasks.model import Host, TaskError
 
 #: So many deliveries of one evacuation are given out at a time.
 WINDOW = 200
+#: How many objects of a host are taken together, to be looked at one after the other.
+SLICE = 10_000
 #: Of so many hosts with most room each object gets one, as long as one of them can take it.
 MAX_RANKED = 32
 
 NO_OTHER_HOST = "there is no other host"
+
+
+class _Look(Chore):
+    """All that a host has is looked at once."""
+
+    def __init__(self, evacuation: Evacuation, host: Host) -> None:
+        self._evacuation = evacuation
+        self._host = host
+        self._slices = host.objects.slices(SLICE)
+        self._subjects: list[Subject] = list(host.errors)
+
+    def step(self) -> bool:
+        if not self._evacuation.looks_at(self._host):
+            return False
+        if not self._subjects:
+            self._subjects.extend(next(self._slices, ()))
+            if not self._subjects:
+                self._evacuation.looked(self._host)
+                return False
+        self._evacuation.may_be_unsaved(self._subjects.pop())
+        return True
 
 
 class Evacuation(Order):
@@ -63,17 +91,46 @@ class Evacuation(Order):
         self._copies = copies
         self._on_change = on_change
         self._waiting: deque[Subject] = deque()
+        self._looking: dict[Host, None] = {}  # of which not all has been looked at
         self._tried: dict[Subject, dict[Host, str]] = {}
 
-    def look(self) -> bool:
-        """Find what is unsaved; whether there is anything. To be called when nothing is `under_way`."""
-        self._waiting.extend(self._unsaved())
-        return bool(self._waiting)
+    def look(self, follow_up: FollowUp) -> None:
+        """Look for what is unsaved, from now on."""
+        for host in self.hosts:
+            host.news = []
+            self._looking[host] = None
+            follow_up.begin(_Look(self, host))
+
+    def looks_at(self, host: Host) -> bool:
+        """Whether what a host has is to be looked at still."""
+        return host in self._looking
+
+    def looked(self, host: Host) -> None:
+        """All that a host had has been looked at."""
+        del self._looking[host]
+        self._on_change()
+
+    def may_be_unsaved(self, subject: Subject) -> None:
+        """Have an object brought if it is unsaved."""
+        if self._lacks(subject, self._stay):
+            self._waiting.append(subject)
+
+    def _read_news(self) -> None:
+        for host in self.hosts:
+            if host.news:
+                news, host.news = host.news, []
+                for subject in dict.fromkeys(news):
+                    self.may_be_unsaved(subject)
+
+    @property
+    def _stay(self) -> int:
+        """How many hosts stay."""
+        return sum(host.is_ready and not host.leaving for host in self._others.values())
 
     @property
     def under_way(self) -> bool:
-        """Whether something is to be brought still."""
-        return bool(self._waiting) or self._carrying.outstanding(self) > 0
+        """Whether something is to be brought still, or it isn't known yet."""
+        return bool(self._looking or self._waiting) or self._carrying.outstanding(self) > 0
 
     @property
     def left(self) -> int:
@@ -82,6 +139,7 @@ class Evacuation(Order):
 
     def go_on(self) -> None:
         """Have more brought, as much as may be under way."""
+        self._read_news()
         free = WINDOW - self._carrying.outstanding(self)
         if free <= 0 or not self._waiting:
             return
@@ -100,6 +158,7 @@ class Evacuation(Order):
 
     def stop(self) -> None:
         """Have no more brought."""
+        self._looking.clear()
         self._waiting.clear()
         self._carrying.withdraw(self)
 
@@ -122,16 +181,6 @@ class Evacuation(Order):
         return "; ".join(named) + more
 
     # -- what is unsaved
-
-    def _unsaved(self) -> Iterator[Subject]:
-        stay = sum(host.is_ready and not host.leaving for host in self._others.values())
-        seen: set[Subject] = set()
-        for host in self.hosts:
-            objects: tuple[Subject, ...] = (*host.objects, *host.errors)
-            for subject in objects:
-                if subject not in seen and self._lacks(subject, stay):
-                    seen.add(subject)
-                    yield subject
 
     def _lacks(self, subject: Subject, stay: int) -> int:
         """How many copies have to be made of an object while so many hosts stay."""

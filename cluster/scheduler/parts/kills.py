@@ -36,11 +36,11 @@ from holdfast.cluster.protocol.requests import AWAIT_KILLS
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
 from holdfast.cluster.scheduler.placing.revocation import Revocation
+from holdfast.cluster.scheduler.tasks.cancelling import Running
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.model import Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.names import Key
-from holdfast.cluster.scheduler.tasks.states import ACTIVE
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
 
 #: How long a client waits for processes to end: longer than the connection of an agent may be broken.
@@ -178,16 +178,17 @@ class Kills(Part, WaitOwner):
 
     # -- what is cancelled
 
-    def cancelled(self, client: Client, tasks: Iterable[Task], number: int) -> None:
-        """A client has given up these tasks: end the runs of all that nothing needs any more."""
+    def cancelled(self, client: Client, running: Iterable[Running], number: int) -> None:
+        """A client has given up tasks: end those of these runs whose tasks nothing needs any more."""
+        life = self.shared.life
         runs: dict[Worker, list[int]] = {}
-        for task in _unneeded(tasks, self.shared.life.holding.is_held):
-            worker = task.worker
-            if task.state != "processing" or worker is None:
+        for task, worker, run in running:
+            is_needed = task.nwaiters or life.holding.is_held(task)
+            if is_needed or worker.runs.get(run.run_id) is not run:
                 continue
             if worker.incarnation is not None and worker is not client.worker:
-                runs.setdefault(worker, []).append(task.run_id)
-            elif worker.runs[task.run_id].blocked or worker.runs[task.run_id] in worker.active[: worker.nthreads]:
+                runs.setdefault(worker, []).append(run.run_id)
+            elif run.blocked or run in worker.active[: worker.nthreads]:
                 out_of_reach = self._out_of_reach.setdefault(client.id, {}).setdefault(number, [])
                 out_of_reach.append((task.key, worker.name))
         for worker, run_ids in runs.items():
@@ -375,20 +376,3 @@ def _nothing(worker: Worker) -> None:
 def _run_timeout(key: Key, worker: Worker, clock: _Clock, how: str) -> TaskError:
     text = f"{clock.in_words()}, on worker {worker.name!r} at {worker.address}, {how}"
     return task_error(key, TimeoutError(text))
-
-
-def _unneeded(tasks: Iterable[Task], is_held: Callable[[Task], bool]) -> Iterable[Task]:
-    """Of these tasks, and of what they depend on, all that nothing needs: no holder, and no other task but these."""
-    found: dict[Task, None] = {}
-    waiters: dict[Task, int] = {}  # of a task, those that are active and not found
-    stack = list(tasks)
-    while stack:
-        task = stack.pop()
-        if task in found or waiters.get(task, task.nwaiters) or is_held(task):
-            continue
-        found[task] = None
-        if task.state in ACTIVE:
-            for dependency in task.dependencies:
-                waiters[dependency] = waiters.get(dependency, dependency.nwaiters) - 1
-                stack.append(dependency)
-    return found

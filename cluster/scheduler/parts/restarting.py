@@ -17,6 +17,7 @@ from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.retiring import named_workers
 from holdfast.cluster.scheduler.parts.successors import Successors
 from holdfast.cluster.scheduler.parts.waits import Refusal, Wait, WaitOwner
+from holdfast.cluster.scheduler.tasks.cancelling import CancellationOfAll
 from holdfast.cluster.scheduler.tasks.feed import Restarted
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.model import Host, Worker
@@ -106,12 +107,9 @@ class Restarting(Part, WaitOwner):
 
     def _cancel_all(self, client: Client) -> None:
         """Nothing is held for clients any more."""
-        holding, instructions = self.shared.life.holding, self.shared.instructions
+        life = self.shared.life
         reason = f"the cluster was restarted by {client.name}"
-        for each in self.shared.clients.values():
-            for task in list(each.holds):
-                holding.unhold(each, task)
-                instructions.cancelled(each.peer, task.key, reason)
+        life.follow_up.begin(CancellationOfAll(life.holding, self.shared.clients.values(), reason))
 
     def _begin(
         self,

@@ -204,9 +204,8 @@ class Retiring(Part, WaitOwner):
         for worker in self._workers_of(retirement):
             self._bar(retirement, worker)
         going = self._hosts_that_go(retirement) if retirement.close_hosts else []
-        retirement.evacuation = self._evacuation(going)
         self._leave(going)
-        retirement.evacuation.look()
+        retirement.evacuation = self._evacuation(going)
         self.ask_to_follow_up()
 
     def _bar(self, retirement: Retirement, worker: Worker) -> None:
@@ -215,7 +214,9 @@ class Retiring(Part, WaitOwner):
             self._revocation.retire(worker, True)
 
     def _evacuation(self, hosts: Iterable[Host]) -> Evacuation:
-        return Evacuation(hosts, self.shared.hosts, self._carrying, self._copies, self.ask_to_follow_up)
+        evacuation = Evacuation(hosts, self.shared.hosts, self._carrying, self._copies, self.ask_to_follow_up)
+        evacuation.look(self.shared.life.follow_up)
+        return evacuation
 
     def _hosts_that_go(self, retirement: Retirement) -> list[Host]:
         """The hosts that have no other worker, and no place for one."""
@@ -245,6 +246,7 @@ class Retiring(Part, WaitOwner):
     def _stay(self, hosts: Iterable[Host]) -> None:
         for host in hosts:
             host.leaving = False
+            host.news = None
             self._tell_clients([host.description], [])
 
     def _tell_clients(self, more: list[dict[str, Any]], fewer: list[str]) -> None:
@@ -314,12 +316,9 @@ class Retiring(Part, WaitOwner):
         evacuation = retirement.evacuation
         evacuation.go_on()
         if not evacuation.under_way and not evacuation.failures:
-            if not self._runs_nothing(retirement):
-                return
-            if not evacuation.look():
+            if self._runs_nothing(retirement):
                 self._end_workers(retirement)
-                return
-            evacuation.go_on()
+            return
         if evacuation.failures:
             text = f"nothing was closed, since this could not be moved: {evacuation.failures_in_words()}"
             self.shared.waits.refuse(retirement, "NotCopiedError", text)
@@ -369,12 +368,10 @@ class Retiring(Part, WaitOwner):
         evacuation = self._emptied[host]
         evacuation.go_on()
         if not evacuation.under_way and not evacuation.failures:
-            if not evacuation.look():
-                del self._emptied[host]
-                self._closing[host] = None
-                self.shared.instructions.put(CloseNode(host.address))
-                return
-            evacuation.go_on()
+            del self._emptied[host]
+            self._closing[host] = None
+            self.shared.instructions.put(CloseNode(host.address))
+            return
         if evacuation.failures:
             self._stop_emptying(host, evacuation)
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from holdfast.cluster.protocol.requests import CANCEL_UNSTARTED
 from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.tasks.cancelling import Cancellation
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.names import Key
 
@@ -27,5 +28,6 @@ class Unstarted(Part):
             task = tasks.get(key)
             if task is not None and client in task.holders and task.state not in ("processing", "memory", "erred"):
                 found.append(task)
-        self.shared.life.holding.cancel(found, client, force=False, reason="")
+        life = self.shared.life
+        life.follow_up.begin(Cancellation(life.holding, found, client, force=False, reason=""))
         self.answer(client, request, [task.key for task in found])

@@ -29,6 +29,8 @@ class Eligibility:
         self._hosts = hosts
         self._workers = workers
         self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
+        #: Whether tasks with these requirements can run, since something has `changed` last.
+        self._can_run: weakref.WeakKeyDictionary[Requirements, bool] = weakref.WeakKeyDictionary()
 
     def requirements(self, options: dict[str, Any]) -> Requirements | None:
         """The shared `Requirements` that the options of a task ask for, None for none."""
@@ -71,16 +73,29 @@ class Eligibility:
         named = [w for w in able if requirements.names(w) and not (requirements.yields and w.retiring)]
         return named or [w for w in able if requirements.falls_back_on(w)]
 
+    def changed(self) -> None:
+        """Workers or hosts have come or gone, or count no longer, or have other places."""
+        self._can_run.clear()
+
     def can_run(self, requirements: Requirements | None) -> bool:
         """Whether there is a worker that may run tasks with these requirements, or a place that one is to come to."""
-        if self.candidates(requirements) if requirements is not None else self._workers:
-            return True
         if requirements is None:
-            return any(host.places for host in self._hosts.values())
-        return any(
+            return bool(self._workers) or any(host.places for host in self._hosts.values())
+        known = self._can_run.get(requirements)
+        if known is None:
+            known = self._can_run[requirements] = self._find_out(requirements)
+        return known
+
+    def _find_out(self, requirements: Requirements) -> bool:
+        return bool(self.candidates(requirements)) or any(
             (requirements.names(place) or requirements.falls_back_on(place)) and requirements.could_run_on(place)
             for place in self.places()
         )
+
+    def check(self) -> None:
+        """Check that what is known is still so: for validation."""
+        for requirements, known in self._can_run.items():
+            assert known == self._find_out(requirements)
 
     def places(self) -> Iterator[WorkerPlace]:
         """The places of all workers but those that are retired."""

@@ -188,24 +188,33 @@ class Placement:
     def queues(self) -> list[Queue]:
         return [queue for queues in self._queues.values() for queue in queues.values()]
 
-    def ready_tasks(self, requirements: Requirements | None) -> list[Task]:
-        """The ready tasks with these requirements."""
-        queued = [task for queue in self.queues() if queue.requirements is requirements for task in queue.tasks()]
-        return queued + [task for task in self.reservations.isolated if task.requirements is requirements]
-
     def requirements_of_ready(self) -> list[Requirements | None]:
         """What the ready tasks ask for."""
         found = {queue.requirements: None for queue in self.queues()}
         return list(found | {task.requirements: None for task in self.reservations.isolated})
 
-    def remove_host(self, host: Host) -> list[Task]:
-        """Forget a host's queues; return the tasks that were in them, to be pushed again."""
-        queues = self._queues.get(host, {}).values()
-        tasks = sorted((task for queue in queues for task in queue.tasks()), key=lambda task: task.priority)
-        for task in tasks:
-            self.remove(task)
-        self._queues.pop(host, None)
-        return tasks
+    def take_from(self, host: Host) -> Task | None:
+        """Take a task out of the queues of a host without workers, to be pushed again; None, and they are forgotten, if
+        there is none."""
+        if not host.workers:
+            for queue in self._queues.get(host, {}).values():
+                task = queue.head()
+                self.remove(task)
+                return task
+            self._queues.pop(host, None)
+        return None
+
+    def has_queues(self, host: Host) -> bool:
+        """Whether a host has queues of its own."""
+        return host in self._queues
+
+    def any_ready(self, requirements: Requirements | None) -> Task | None:
+        """A ready task with these requirements, if there is one."""
+        for queues in self._queues.values():
+            for queue in queues.values():
+                if queue.requirements is requirements:
+                    return queue.head()
+        return next((task for task in self.reservations.isolated if task.requirements is requirements), None)
 
     def _preferred_host(self, task: Task) -> Host | None:
         nbytes: dict[Host, int] = {}

@@ -172,35 +172,17 @@ class Holding:
             inside = [other.serial for other in contents.holds]
             self._decisions.note(records.put_of("contents", contents.task.serial, None, inside))
 
-    def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool, reason: str) -> dict[Task, None]:
-        """Give up ``client``'s holds (with ``force`` those of all that hear) on tasks and on all that depend on them.
+    def give_up(self, holder: Holder, task: Task, reason: str) -> None:
+        """Give up a hold, and tell the holder why, if it hears; nothing happens if there is none, or all are given up."""
+        if holder in task.holders and not self.is_departed(holder):
+            self.unhold(holder, task)
+            if holder.peer:
+                self._instructions.cancelled(holder.peer, task.key, reason)
 
-        What others hold, such as published datasets, stays. Objects that only keep each other are freed with ``force``.
-        Returns all of these tasks.
-
-        Parameters
-        ----------
-        reason
-            Why, in the words of a user, for those that held them; may be empty.
-        """
-        text = f"cancelled by {client.name}{reason and ': '}{reason}"
-        closure: dict[Task, None] = dict.fromkeys(tasks)
-        stack = list(closure)
-        while stack:
-            for dependent in stack.pop().dependents:
-                if dependent not in closure:
-                    closure[dependent] = None
-                    stack.append(dependent)
-        for task in closure:
+    def free_from_objects(self, task: Task) -> None:
+        """Free a task that only objects keep which only keep each other."""
+        if task.holders and not self._is_reached(task):
             for holder in task.holders:
-                if holder.yields_to(client, force=force):
-                    self.unhold(holder, task)
-                    if holder.peer:
-                        self._instructions.cancelled(holder.peer, task.key, text)
-        for task in closure if force and self.contents else ():
-            if task.holders and not self._is_reached(task):
-                for holder in task.holders:
-                    self.unhold(holder, task)
-                    if isinstance(holder, Contents):
-                        self._note_contents(holder)
-        return closure
+                self.unhold(holder, task)
+                if isinstance(holder, Contents):
+                    self._note_contents(holder)

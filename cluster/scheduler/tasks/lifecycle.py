@@ -123,10 +123,14 @@ class Lifecycle:
         self._moves = moves or Moves()
         self._sender = Sender(instructions, placement, functions, self._moves, self.run_timeouts, self.results.durable)
         self._freed: dict[Worker, None] = {}  # that have ended runs in this event
+        #: A task that has more neighbours than this has them dealt with later.
+        self._at_once = follow_up_limit
         self.follow_up = FollowUp(
             self.holding,
             follow_up_limit,
             settle=self._settle,
+            activate=self._activate_if_needed,
+            count=self._count_anew,
             fail_for_a_dependency=self._fail_for_a_dependency,
             run_again=self._run_again,
         )
@@ -161,41 +165,52 @@ class Lifecycle:
             self.enqueue(task)
             return
         stack = [task]
-        while stack:
-            task = stack.pop()
-            if task.state != "released":
-                continue
-            if task in self.incomplete:
-                self.fail_unknown_dependency(task, self.incomplete[task])
-                continue
-            if not task.can_be_computed:
-                self.await_or_fail(task, f"{task.key!r} {_LOST if task in self.lost.objects else _LET_GO}")
-                continue
-            if not task.dependencies:
-                self.enqueue(task)
-                continue
-            self._moves.move(task, "waiting")
-            waiting_on = 0
-            waited_for: Task | None = None
-            error: TaskError | None = None
-            for dependency in task.dependencies:
-                self.renew(dependency)
-                dependency.nwaiters += 1
-                state = dependency.state
-                if state == "erred":
-                    error = dependency.error
-                elif state != "memory":
-                    waiting_on += 1
-                    waited_for = dependency
-                    if state == "released":
-                        stack.append(dependency)
-            task.waiting_on = waiting_on
-            if error is not None:
-                self.fail(task, error)
-            elif waited_for is None:
-                self.enqueue(task)
-            elif waited_for.state == "processing":
-                self._sender.line_up(waited_for, self.now)
+        for _ in range(self._at_once):
+            self._activate(stack.pop(), stack)
+            if not stack:
+                return
+        self.follow_up.to_activate.extend(stack)
+
+    def _activate_if_needed(self, task: Task) -> int:
+        if task.is_needed:
+            self._activate(task, self.follow_up.to_activate)
+        return len(task.dependencies)
+
+    def _activate(self, task: Task, others: list[Task]) -> None:
+        """Begin to work towards a task's result, and put those of which the same is to be done to ``others``."""
+        if task.state != "released":
+            return
+        if task in self.incomplete:
+            self.fail_unknown_dependency(task, self.incomplete[task])
+            return
+        if not task.can_be_computed:
+            self.await_or_fail(task, f"{task.key!r} {_LOST if task in self.lost.objects else _LET_GO}")
+            return
+        if not task.dependencies:
+            self.enqueue(task)
+            return
+        self._moves.move(task, "waiting")
+        waiting_on = 0
+        waited_for: Task | None = None
+        error: TaskError | None = None
+        for dependency in task.dependencies:
+            self.renew(dependency)
+            dependency.nwaiters += 1
+            state = dependency.state
+            if state == "erred":
+                error = dependency.error
+            elif state != "memory":
+                waiting_on += 1
+                waited_for = dependency
+                if state == "released":
+                    others.append(dependency)
+        task.waiting_on = waiting_on
+        if error is not None:
+            self.fail(task, error)
+        elif waited_for is None:
+            self.enqueue(task)
+        elif waited_for.state == "processing":
+            self._line_up(waited_for)
 
     def await_or_fail(self, task: Task, text: str) -> None:
         """A task in state "released" has no result and can't be computed: await a host that has one, if it may come."""
@@ -233,15 +248,32 @@ class Lifecycle:
 
     def requeue(self, task: Task) -> None:
         """A task in state "processing" that no worker has any more: let it run again (1, 3)."""
-        waiting_on = sum(dependency.state != "memory" for dependency in task.dependencies)
-        if waiting_on:
-            self._moves.move(task, "waiting")
-            task.waiting_on = waiting_on
-        else:
+        if not self._waits(task):
             self.enqueue(task)
+
+    def _waits(self, task: Task) -> bool:
+        """Whether dependencies of a task, which is in no place, lack their results: then it waits for these (3)."""
+        waiting_on = sum([dependency.state != "memory" for dependency in task.dependencies])
+        if waiting_on:
+            if task.state != "waiting":
+                self._moves.move(task, "waiting")
+            task.waiting_on = waiting_on
+        return bool(waiting_on)
+
+    def _count_anew(self, task: Task) -> None:
+        """Dependencies of a task have come to have results, or have lost them (3)."""
+        if task.state == "waiting":
+            if not self._waits(task):
+                self.enqueue(task)
+        elif task.state in ("ready", "no-worker") and any(d.state != "memory" for d in task.dependencies):
+            self.withdraw(task)
+            self._waits(task)
 
     def assign(self, task: Task, worker: Worker) -> None:
         """Send a ready task, already out of its queue, to a worker, and what can be lined up behind it."""
+        if self.follow_up.to_count and self._waits(task):  # it was not said to it yet
+            self._placement.update_room(worker, self.now)
+            return
         try:
             self._sender.send(task, worker, self.now)
         except Exception:  # which costs this task
@@ -250,6 +282,10 @@ class Lifecycle:
             self.fail(task, task_error(task.key, InternalError(text)))
             raise
         if task.nwaiters == 1:
+            self._line_up(task)
+
+    def _line_up(self, task: Task) -> None:
+        if not self.follow_up.to_count:  # else it isn't known which tasks wait for this one only
             self._sender.line_up(task, self.now)
 
     def number_runs_from(self, number: int) -> None:
@@ -263,7 +299,8 @@ class Lifecycle:
 
     def line_up_more(self, worker: Worker) -> None:
         """The worker is done with something: tasks may wait there for the result of its last run."""
-        self._sender.line_up_more(worker, self.now)
+        if not self.follow_up.to_count:
+            self._sender.line_up_more(worker, self.now)
 
     def fill(self) -> None:
         """Give ready tasks to workers with room."""
@@ -350,7 +387,7 @@ class Lifecycle:
         if not self.results.put(task, host, object_id, nbytes, inline, type_name):
             return False
         active = task.state in ACTIVE
-        if self.lost.objects:
+        if self.lost.count:
             self.lost.supersede(task)
         task.since = self.now
         task.missing = task.failures = task.isolation = task.suspected = 0
@@ -360,28 +397,43 @@ class Lifecycle:
         if active and task.dependencies:
             self._leave_dependencies(task)
         if task.nwaiters:
-            for waiter in task.dependents:
-                if waiter.state == "waiting":
-                    waiter.waiting_on -= 1
-                    if not waiter.waiting_on:
-                        self.enqueue(waiter)
+            self._wait_no_longer(task)
         elif not task.holders:
             self.holding.unneeded.append(task)
         return True
+
+    def _wait_no_longer(self, task: Task) -> None:
+        """A task has a result: those that wait for it have one less to wait for (3)."""
+        to_count = self.follow_up.to_count
+        if len(task.dependents) > self._at_once:
+            to_count.extend(task.dependents)
+            return
+        for waiter in task.dependents:
+            if waiter.state == "waiting":
+                waiter.waiting_on -= 1
+                if waiter.waiting_on <= 0:
+                    if to_count:
+                        self._count_anew(waiter)  # the number may be that of before
+                    else:
+                        self.enqueue(waiter)
 
     def drop_copy(self, task: Task, host: Host) -> None:
         """A host no longer has the task's object; `lose` the task if it was the last copy."""
         if not self.results.remove_copy(task, host):
             self.lose(task)
 
-    def lose_copy(self, task: Task, host: Host) -> None:
-        """A host is gone, and its copy of the task's object with it, unless it comes back."""
+    def lose_next_copy(self, host: Host) -> Task:
+        """A host is gone: so is its copy of the object of one more task, unless it comes back. There must be one."""
+        task = self.results.take_copy(host)
         assert task.object_id is not None
-        if len(task.where) == 1 and task.inline is None and task not in self.results.durable:
+        is_there = self.results.is_there(task)
+        if not is_there:
             self.lost.add(task, task.object_id)
         elif task.payload is None:  # else its owner is a worker, which is gone as well
             self.lost.remember(task.object_id)
-        self.drop_copy(task, host)
+        if not is_there:
+            self.lose(task)
+        return task
 
     def restore(
         self, task: Task, host: Host | None, object_id: ObjectId, nbytes: int, inline: Payload | None, type_name: str
@@ -456,6 +508,9 @@ class Lifecycle:
 
     def _wait_again(self, task: Task) -> None:
         """A task has no result any more: those that wait for it have one less (3)."""
+        if len(task.dependents) > self._at_once:
+            self.follow_up.to_count.extend(task.dependents)
+            return
         for waiter in task.waiters:
             if waiter.state == "waiting":
                 waiter.waiting_on += 1
@@ -476,7 +531,8 @@ class Lifecycle:
         self.reports.failed(task)
         if active:
             self._leave_dependencies(task)
-        self.follow_up.to_fail.extend(task.waiters)
+        if task.nwaiters:
+            self.follow_up.to_fail.extend(task.dependents)
         if not task.is_needed:
             self.holding.unneeded.append(task)
 
@@ -556,7 +612,7 @@ class Lifecycle:
     def _forget(self, task: Task) -> None:
         """Know a task no more (7)."""
         self._moves.move(task, "forgotten")
-        if self.lost.objects:
+        if self.lost.count:
             self.lost.supersede(task)
         if self.lost.labels:
             self.lost.labels.pop(task.serial, None)

@@ -30,10 +30,11 @@ time. It begins without them, and knows the results of tasks by the labels of ob
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 
 from holdfast.cluster.scheduler.tasks.model import Task
 from holdfast.cluster.scheduler.tasks.names import ObjectId
+from holdfast.cluster.scheduler.tasks.partitioned import PartitionedDict
 
 #: Data that can't be made again is given up when its host hasn't come back after this.
 PATIENCE_SECONDS = 5.0
@@ -46,53 +47,69 @@ class Lost:
 
     Attributes
     ----------
-    objects : dict
+    objects : mapping
         The tasks that have lost an object and have no other result yet, and which.
+    count : int
+        How many tasks these are.
     labels : dict
         Tasks that may have results on hosts which are not back yet, by serial.
     """
 
+    __slots__ = ("_length", "_limit", "_order", "_tasks", "count", "labels", "objects")
+
     def __init__(self, limit: int = MAX_LOST) -> None:
         self._limit = limit
-        self._tasks: OrderedDict[ObjectId, Task | None] = OrderedDict()
-        self.objects: dict[Task, ObjectId] = {}
+        self._tasks: PartitionedDict[ObjectId, Task | None] = PartitionedDict()
+        self._length = 0  # of this
+        self._order: deque[ObjectId] = deque()  # in which they were lost, some of which are there no more
+        self.objects: PartitionedDict[Task, ObjectId] = PartitionedDict()
+        self.count = 0
         self.labels: dict[int, Task] = {}
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return self._length
 
     def __contains__(self, object_id: ObjectId) -> bool:
         return object_id in self._tasks
 
+    def _enter(self, object_id: ObjectId, task: Task | None) -> None:
+        if object_id not in self._tasks:
+            self._length += 1
+            self._order.append(object_id)
+        self._tasks[object_id] = task
+        while self._length > self._limit or len(self._order) > 2 * self._limit:
+            self.claim(self._order.popleft())
+
+    def _drop(self, task: Task) -> None:
+        del self.objects[task]
+        self.count -= 1
+
     def add(self, task: Task, object_id: ObjectId) -> None:
         """The last copy of a task's object was on a host that is gone."""
         self.supersede(task)
-        self._tasks[object_id] = task
         self.objects[task] = object_id
-        self._forget_oldest()
-
-    def _forget_oldest(self) -> None:
-        if len(self._tasks) > self._limit:
-            _, oldest = self._tasks.popitem(last=False)
-            if oldest is not None:
-                del self.objects[oldest]
+        self.count += 1
+        self._enter(object_id, task)
 
     def remember(self, object_id: ObjectId) -> None:
         """A host that is gone has an object that is not wanted, or that others have as well."""
-        self._tasks[object_id] = None
-        self._forget_oldest()
+        self._enter(object_id, None)
 
     def supersede(self, task: Task) -> None:
         """The task has another result, or is forgotten: what it had lost is not wanted."""
-        object_id = self.objects.pop(task, None)
+        object_id = self.objects.get(task)
         if object_id is not None:
-            self._tasks[object_id] = None
+            self._drop(task)
+            self._enter(object_id, None)
 
     def claim(self, object_id: ObjectId) -> Task | None:
         """The task whose lost object this is, if it was one and is still wanted."""
-        task = self._tasks.pop(object_id, None)
+        if object_id not in self._tasks:
+            return None
+        task = self._tasks.pop(object_id)
+        self._length -= 1
         if task is not None:
-            del self.objects[task]
+            self._drop(task)
         return task
 
     def may_be_found(self, task: Task) -> None:

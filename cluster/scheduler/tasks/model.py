@@ -297,6 +297,7 @@ class Host:
         "is_ready",
         "leaving",
         "nbytes",
+        "news",
         "objects",
         "places",
         "report",
@@ -321,6 +322,8 @@ class Host:
         self.incarnation: str | None = description.get("incarnation")
         self.is_ready = False  # it has said what it has
         self.leaving = False  # its store is to go: nothing new is put there (`parts/retiring.py`)
+        #: What may lie only there now, if somebody sees to it that nothing does (`parts/evacuating.py`).
+        self.news: list[Task | TaskError] | None = None
         self.report: dict[str, Any] = {}  # how it is, as it has said last; only for people
         self.restored: list[Task] = []  # that have their results again, until it is ready
 

@@ -62,6 +62,8 @@ class Results:
             task.where = (host,)
             host.objects.add(task)
             host.nbytes += nbytes
+            if host.news is not None:
+                host.news.append(task)
         return True
 
     def lies_in_file(self, task: Task, copy: DurableCopy, object_id: ObjectId, nbytes: int, type_name: str) -> None:
@@ -80,12 +82,31 @@ class Results:
             task.where += (host,)
             host.objects.add(task)
             host.nbytes += task.nbytes
+            if host.news is not None:
+                host.news.append(task)
 
     def remove_copy(self, task: Task, host: Host) -> bool:
         """A host no longer has the object. Whether there is the result still."""
-        task.where = tuple([other for other in task.where if other is not host])
         host.objects.remove(task)
+        self._has_one_copy_less(task, host)
+        return self.is_there(task)
+
+    @staticmethod
+    def _has_one_copy_less(task: Task, host: Host) -> None:
+        task.where = tuple([other for other in task.where if other is not host])
         host.nbytes -= task.nbytes
+        for other in task.where:
+            if other.news is not None:
+                other.news.append(task)
+
+    def take_copy(self, host: Host) -> Task:
+        """A host is gone, and one of its copies with it: the task whose result that is. There must be one."""
+        task = host.objects.pop()
+        self._has_one_copy_less(task, host)
+        return task
+
+    def is_there(self, task: Task) -> bool:
+        """Whether there is a copy of a result."""
         return bool(task.where or task.inline is not None or task in self.durable)
 
     def forget_copy(self, task: Task, host: Host) -> None:

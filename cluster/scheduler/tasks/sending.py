@@ -14,6 +14,9 @@ from holdfast.cluster.scheduler.tasks.placer import Placer
 from holdfast.cluster.scheduler.tasks.reports import dependency_entry
 from holdfast.cluster.scheduler.tasks.run_accounts import end_run, start_run
 
+#: Among more tasks than this that depend on one, the only one that waits for it is not looked for.
+MAX_LOOKED_AT = 1_000
+
 
 class Sender:
     """Begins the runs of tasks.
@@ -112,7 +115,7 @@ class Sender:
         worker = task.worker
         if worker is not None and worker.nblocked and worker.runs[task.run_id].blocked:
             return
-        while worker is not None and task.nwaiters == 1:
+        while worker is not None and task.nwaiters == 1 and len(task.dependents) <= MAX_LOOKED_AT:
             (waiter,) = task.waiters
             if waiter.state != "waiting" or not self._placement.may_line_up(waiter, worker):
                 return

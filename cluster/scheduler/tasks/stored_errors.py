@@ -87,12 +87,16 @@ class StoredErrors:
         if host not in error.where:
             error.where += (host,)
             host.errors[error] = None
+            if host.news is not None:
+                host.news.append(error)
 
-    def host_left(self, host: Host) -> None:
-        """A host is gone: of the exceptions that only it had, the texts are left."""
-        for error in host.errors:
-            error.where = tuple([other for other in error.where if other is not host])
-        host.errors.clear()
+    def lose_next_copy(self, host: Host) -> None:
+        """A host is gone: of an exception that only it had, the text is left. There must be one."""
+        error, _ = host.errors.popitem()
+        error.where = tuple([other for other in error.where if other is not host])
+        for other in error.where:
+            if other.news is not None:
+                other.news.append(error)
 
     def give_to(self, task: Task, error: TaskError) -> None:
         """A task has failed."""
