@@ -173,7 +173,7 @@ class Holding:
             self._decisions.note(records.put_of("contents", contents.task.serial, None, inside))
 
     def give_up(self, holder: Holder, task: Task, reason: str) -> None:
-        """Give up a hold, and tell the holder why, if it hears; nothing happens if there is none, or all are given up."""
+        """Give up a hold, and tell the holder why, if it hears; nothing happens if there is none."""
         if holder in task.holders and not self.is_departed(holder):
             self.unhold(holder, task)
             if holder.peer:
