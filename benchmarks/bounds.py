@@ -2,7 +2,8 @@
 
 A client holds 20,000 results and asks where they are 400 times, in several threads, as fast as it is answered. A second
 client, in a process of its own, asks the scheduler something and has a short task run, again and again (`bystander`).
-It should wait for less than 50 ms more than it does when nobody asks.
+It should wait for less than 50 ms more than it does when nobody asks. The same goes for when a graph of a million tasks
+is cancelled, and when a host with a million objects is lost, both of them pretended (`pretended_host`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks.bystander import Bystander, Look
 from benchmarks.functions import inc
 from benchmarks.loop_watch import Beat
 from benchmarks.path_spans import percentile_99
+from benchmarks.pretended_host import PretendedHost
 from benchmarks.table import aligned, number
 from holdfast import Client, LocalCluster
 
@@ -32,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make bench-bounds", description=__doc__)
     parser.add_argument("--results", type=int, default=20_000, metavar="N")
     parser.add_argument("--questions", type=int, default=400, metavar="N")
+    parser.add_argument("--lost", type=int, default=1_000_000, metavar="N", help="tasks cancelled, and objects lost")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as directory:
-        periods, looks, beats = _run(Path(directory), options.results, options.questions)
+        periods, looks, beats = _run(Path(directory), options.results, options.questions, options.lost)
     columns = ["seconds", "longest turn ms", "of it CPU", "request p99 ms", "max", "task p99 ms", "max"]
     rows = [["while the first client …", *columns]]
     for name, (start, end) in periods.items():
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(
-    directory: Path, results: int, questions: int
+    directory: Path, results: int, questions: int, lost: int
 ) -> tuple[dict[str, tuple[float, float]], list[Look], list[Beat]]:
     """When each period was, and what was seen meanwhile from outside and inside."""
     periods = {}
@@ -70,6 +73,12 @@ def _run(
             periods[f"asks {questions // 10} times where everything is"] = _period(
                 lambda: _in_threads(client.who_has, questions // 10)
             )
+            host = PretendedHost(cluster)
+            host.submit(lost)
+            periods[f"cancels a graph of {lost:,} tasks"] = _period(lambda: host.cancel(lost))
+            host.scatter(lost)
+            periods[f"loses a host with {lost:,} objects"] = _period(lambda: host.lose(lost))
+            periods["lets go of these"] = _period(lambda: host.end(directory))
             looks = bystander.end()
     finally:
         loop_watch.stop_watching()

@@ -32,12 +32,18 @@ def prefix_of(key: Any) -> str:
         key, depth = key[0], depth + 1
     if type(key) is bytes:
         key = key.decode(errors="replace")
-    return _prefix(key[:_LONGEST]) if type(key) is str else "Other"
+    if type(key) is not str:
+        return "Other"
+    text = key[:_LONGEST]
+    name, dash, last = text.rpartition("-")
+    if dash and name and last.isascii() and not last.isalpha():
+        return _prefix(name, False)  # which many keys have in common
+    return _prefix(text, True)
 
 
 @lru_cache(10_000)
-def _prefix(text: str) -> str:
-    if _HASH.fullmatch(text):
+def _prefix(text: str, is_whole: bool) -> str:
+    if is_whole and _HASH.fullmatch(text):
         return _ANONYMOUS
     found = _NAME.match(text.lstrip("_'()\""))
     if found is None:

@@ -7,7 +7,9 @@ none profits from what another has left. Sockets and messages are not in it (`ma
 =============  ========================================================================================================
 `independent`  tasks that have nothing to do with each other; the client holds all of them, then lets go of all
 `tree`         a reduction, eight to one, of which the client holds the last result
+`chains`       chains of a hundred tasks each, of which the client holds the last results
 `host`         a host is lost that has the results of all tasks; all of them are to be made again
+`remade`       a chain, all of which is made again, since its last result has gone with its host
 `cancelled`    a task is cancelled that all others read, before any has run
 =============  ========================================================================================================
 
@@ -41,6 +43,7 @@ TASKS = (10_000, 100_000, 1_000_000)
 #: How long a call may take.
 LIMIT_SECONDS = 0.050
 _CLIENT = "client"
+_CHAIN_LENGTH = 100
 _NBYTES = 1_000_000
 #: A worker tells of so many results at a time.
 _REPORTED_TOGETHER = 10
@@ -203,7 +206,47 @@ def _cancelled(count: int) -> tuple[Cluster, Callable[[], None]]:
     return cluster, lambda: cluster.handle(events.KeysCancelled(_CLIENT, [root[0]], False))
 
 
-CASES = {"independent": _independent, "tree": _tree, "host": _host, "cancelled": _cancelled}
+def _chains(count: int) -> tuple[Cluster, Callable[[], None]]:
+    cluster = Cluster(HOSTS, WORKERS)
+    tasks = [
+        (f"link-{chain:032x}-{n}", FUNCTION, b"payload", (f"link-{chain:032x}-{n - 1}",) if n else ())
+        for chain in range(count // _CHAIN_LENGTH)
+        for n in range(_CHAIN_LENGTH)
+    ]
+    wanted = [task[0] for task in tasks[_CHAIN_LENGTH - 1 :: _CHAIN_LENGTH]]
+
+    def go() -> None:
+        cluster.submit(tasks, wanted)
+        cluster.work()
+        cluster.release(wanted)
+
+    return cluster, go
+
+
+def _remade(count: int) -> tuple[Cluster, Callable[[], None]]:
+    """A chain of which the one result that there is goes with its host, so all of it is made again."""
+    cluster = Cluster(1, 1)
+    tasks = [(f"link-{n:032x}", FUNCTION, b"payload", (f"link-{n - 1:032x}",) if n else ()) for n in range(count)]
+    cluster.submit(tasks, [tasks[-1][0]])
+    cluster.work()
+    (address,) = cluster.state.hosts
+    cluster.add_host(1)
+
+    def go() -> None:
+        cluster.lose_host(address)
+        cluster.work()
+
+    return cluster, go
+
+
+CASES = {
+    "independent": _independent,
+    "tree": _tree,
+    "chains": _chains,
+    "host": _host,
+    "remade": _remade,
+    "cancelled": _cancelled,
+}
 
 
 def measure(case: str, count: int) -> Row:

@@ -238,10 +238,11 @@ class Placement:
 
     # -- matching
 
-    def fill(self, assign: Callable[[Task, Worker], None], now: float) -> None:
+    def fill(self, assign: Callable[[Task, Worker], None], now: float, limit: int) -> bool:
         """Give ready tasks to workers with room, one to each in turn, idle ones first, until either runs out.
 
-        ``assign(task, worker)`` must lead to `update_room` for the worker.
+        ``assign(task, worker)`` must lead to `update_room` for the worker. Whether there may be more to give, since it
+        gives no more than so many at once.
         """
         reservations = self.reservations
         if reservations.isolated or reservations.workers:
@@ -257,10 +258,14 @@ class Placement:
                     misses = 0
                     assign(task, worker)
                     self._full = None
+                    limit -= 1
+                    if not limit:
+                        return True
                 elif self._full is not None and self._full.have_all:
                     break  # no other worker would find more
                 else:
                     misses += 1
+        return False
 
     def _take(self, worker: Worker, now: float) -> Task | None:
         best: Task | None = None

@@ -5,7 +5,7 @@
 `states`, `moves`, `feed`       the states of a task and its legal moves; the one method that moves a task; how others
                                 hear of it. `diagram` draws the states
 `lifecycle`                     what each move brings about, and the invariants
-`follow_up`                     what follows from an event in other tasks, a piece at a time
+`follow_up`, `cancelling`       what follows from an event in other tasks, a piece at a time; cancelling as such
 `generations`, `holding`        what a key means; which holder keeps which task
 `results`, `stored_errors`      the objects of results and of large exceptions, and where they lie
 `lost`                          what was lost with a host that may come back
@@ -16,7 +16,8 @@
 `origins`                       what has brought a task, and by which line of code
 `events`, `instructions`        what may happen to the scheduler, and what it wants done
 `reports`, `wording`            what clients and workers are told
-`deadlines`, `partitioned`      a heap of what is due; a dictionary and a set that never grow all at once
+`deadlines`                     a heap of what is due
+`partitioned`, `serials`        a dictionary and a set that never grow all at once; which tasks have been seen
 ==============================  ======================================================================================
 
 Rules of the room: nothing here imports from another room of the scheduler. Where tasks go is decided in the room above

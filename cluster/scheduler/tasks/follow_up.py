@@ -21,6 +21,7 @@ tasks to fail          an active one may have a dependency that has erred; it ca
 tasks to activate      a dependency of an active one is "released" still (9)
 tasks to count anew    ``waiting_on`` of one that waits, and what one that is ready has, may be that of before (3).
                        Nothing is sent to a worker without what it reads (`Lifecycle.assign`)
+tasks to be sent       workers have room, and are sent the tasks a moment later
 departed holders       one that is gone still holds tasks, and hears nothing any more (``Holder.peer``)
 a lost host            ``task.where`` still has it (4). It counts as one that leaves (``Host.leaving``), so no other
                        copy is given up for the sake of that one
@@ -92,7 +93,7 @@ class FollowUp:
     settle
         Releases or forgets a task, if nothing needs it.
     activate
-        Begins to work towards the result of a task, if it is needed. Returns how many others it has looked at.
+        Begins to work towards the result of a task, if it is needed.
     count
         Counts anew how many results a task waits for.
     fail_for_a_dependency
@@ -112,6 +113,10 @@ class FollowUp:
         The tasks that are worth another try, those last that come first.
     chores
         What finds its tasks itself. They are done one after the other.
+    is_filling
+        Workers have room for more tasks than were sent to them.
+    left
+        How many tasks are dealt with still in this turn. What takes as long as several counts as several.
     """
 
     __slots__ = (
@@ -123,6 +128,8 @@ class FollowUp:
         "_settle",
         "_to_settle",
         "chores",
+        "is_filling",
+        "left",
         "limit",
         "to_activate",
         "to_count",
@@ -136,12 +143,12 @@ class FollowUp:
         limit: int,
         *,
         settle: Callable[[Task], None],
-        activate: Callable[[Task], int],
+        activate: Callable[[Task], None],
         count: Callable[[Task], None],
         fail_for_a_dependency: Callable[[Task], None],
         run_again: Callable[[Task], None],
     ) -> None:
-        self.limit = limit
+        self.limit = self.left = limit
         self._holding = holding
         self._settle = settle
         self._activate = activate
@@ -154,10 +161,11 @@ class FollowUp:
         self.to_fail: list[Task] = []
         self.to_retry: list[Task] = []
         self.chores: deque[Chore] = deque()
+        self.is_filling = False
 
     @property
     def has_more(self) -> bool:
-        """Whether `run` has something to see to."""
+        """Whether something is left over."""
         holding = self._holding
         return bool(
             holding.unneeded
@@ -168,6 +176,7 @@ class FollowUp:
             or self.chores
             or self.to_activate
             or self.to_count
+            or self.is_filling
         )
 
     @property
@@ -192,14 +201,14 @@ class FollowUp:
         """
         holding = self._holding
         touched, holding.unneeded = iter(holding.unneeded), self._to_settle
-        left = self.limit // IN_BETWEEN + 1 if in_between else self.limit
+        self.left = self.limit // IN_BETWEEN + 1 if in_between else self.limit
         try:
             for task in touched:
                 self._settle(task)
-            while left > 0:
-                left -= 1
+            while self.left > 0:
+                self.left -= 1
                 if self.to_activate:
-                    left -= self._activate(self.to_activate.pop())
+                    self._activate(self.to_activate.pop())
                 elif self.to_count:
                     self._count(self.to_count.pop())
                 elif self.to_fail:

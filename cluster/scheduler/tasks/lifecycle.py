@@ -58,6 +58,12 @@ from holdfast.cluster.scheduler.tasks.sending import Sender
 from holdfast.cluster.scheduler.tasks.states import ACTIVE
 from holdfast.cluster.scheduler.tasks.stored_errors import StoredErrors, task_error
 
+#: To make an exception takes as long as to deal with so many tasks.
+ERROR_COSTS = 4
+
+#: So many tasks are sent to workers in one event.
+SENT_AT_ONCE = 1_000
+
 
 class Lifecycle:
     """The tasks and their moves.
@@ -171,10 +177,10 @@ class Lifecycle:
                 return
         self.follow_up.to_activate.extend(stack)
 
-    def _activate_if_needed(self, task: Task) -> int:
+    def _activate_if_needed(self, task: Task) -> None:
         if task.is_needed:
+            self.follow_up.left -= len(task.dependencies)
             self._activate(task, self.follow_up.to_activate)
-        return len(task.dependencies)
 
     def _activate(self, task: Task, others: list[Task]) -> None:
         """Begin to work towards a task's result, and put those of which the same is to be done to ``others``."""
@@ -219,7 +225,7 @@ class Lifecycle:
             task.since = self.now
             self.awaited[task] = None
         else:
-            self.fail(task, task_error(task.key, ObjectLostError(text), is_loss=True))
+            self._fail_for_loss(task, text)
 
     def await_no_longer(self, task: Task) -> None:
         """A task in state "lost" has waited for its host for long enough."""
@@ -228,7 +234,11 @@ class Lifecycle:
             self._moves.move(task, "released")
             self.activate(task)
         else:
-            self.fail(task, task_error(task.key, ObjectLostError(f"{task.key!r} {_LOST}"), is_loss=True))
+            self._fail_for_loss(task, f"{task.key!r} {_LOST}")
+
+    def _fail_for_loss(self, task: Task, text: str) -> None:
+        self.follow_up.left -= ERROR_COSTS
+        self.fail(task, task_error(task.key, ObjectLostError(text), is_loss=True))
 
     def renew(self, task: Task) -> None:
         """A task has a new need: the error that its earlier holders saw is not for the new one."""
@@ -303,13 +313,14 @@ class Lifecycle:
             self._sender.line_up_more(worker, self.now)
 
     def fill(self) -> None:
-        """Give ready tasks to workers with room."""
+        """Give ready tasks to workers with room, a limited number of them at once."""
         if self._freed:
             for worker in self._freed:
                 self._placement.update_room(worker, self.now)
             self._freed.clear()
+        self.follow_up.is_filling = False
         if self._placement.has_work:
-            self._placement.fill(self.assign, self.now)
+            self.follow_up.is_filling = self._placement.fill(self.assign, self.now, SENT_AT_ONCE)
 
     def end_run(self, worker: Worker, run_id: int, *, has_result: bool = False) -> Task | None:
         """A worker is done with a run. Returns its task, or None if the task has no use for it any more."""

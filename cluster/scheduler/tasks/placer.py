@@ -33,8 +33,8 @@ class Placer(Protocol):
     def remove(self, task: Task) -> object:
         """Give up a ready task."""
 
-    def fill(self, assign: Callable[[Task, Worker], None], now: float) -> None:
-        """Give ready tasks to workers with room."""
+    def fill(self, assign: Callable[[Task, Worker], None], now: float, limit: int) -> bool:
+        """Give ready tasks to workers with room, so many at most. Whether there may be more to give."""
 
     def may_line_up(self, task: Task, worker: Worker) -> bool:
         """Whether a waiting task may be sent behind the only run that it waits for, which ``worker`` has."""

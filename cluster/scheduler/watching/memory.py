@@ -6,7 +6,7 @@ put into groups, looked at for leaks (`leaks`), and of the largest it is told wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,7 +16,8 @@ from holdfast.cluster.protocol.limits import MAX_INTEGER, MAX_NAME_LENGTH
 from holdfast.cluster.protocol.requests.looking import GROUPINGS, MAX_OBJECTS_LISTED
 from holdfast.cluster.protocol.shapes import in_slices
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
-from holdfast.cluster.scheduler.tasks.model import Holder, Task, TaskError
+from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task, TaskError
+from holdfast.cluster.scheduler.tasks.origins import Origin
 from holdfast.cluster.scheduler.watching import descriptions, leaks
 from holdfast.cluster.scheduler.watching.descriptions import Silence
 from holdfast.cluster.scheduler.watching.introspection import Steps
@@ -31,6 +32,27 @@ MAX_HOLDERS_LISTED = 20
 #: Of each kind so many groups are told, the largest first. Of more than twice `MAX_GROUPS` the smallest are given up.
 MAX_GROUPS_LISTED = 1_000
 MAX_GROUPS = 5_000
+#: When there are more kinds of objects than this, they are grouped, and counted anew.
+MAX_KINDS = 10_000
+
+
+class Kind(NamedTuple):
+    """What objects may have in common: all that they are grouped by."""
+
+    origin: Origin
+    holders: tuple[Holder, ...]
+    is_awaited: bool
+    where: tuple[Host, ...]
+    type_name: str
+    prefix: str
+    collection: Any  # of a key that is a tuple, what stands first there; else None
+
+    @classmethod
+    def of(cls, task: Task) -> Kind:
+        key = task.key
+        collection = key[0] if type(key) is tuple and key else None
+        prefix = prefix_of(key)
+        return cls(task.origin, task.holders, task.nwaiters > 0, task.where, task.type_name, prefix, collection)
 
 
 class Group(NamedTuple):
@@ -41,6 +63,11 @@ class Group(NamedTuple):
     first: float
     last: float
 
+    def __add__(self, other: object) -> Group:
+        assert isinstance(other, Group)
+        first, last = min(self.first, other.first), max(self.last, other.last)
+        return Group(self.objects + other.objects, self.nbytes + other.nbytes, first, last)
+
 
 class Grouping:
     """Puts objects into groups by one thing that they may have in common.
@@ -48,7 +75,7 @@ class Grouping:
     Parameters
     ----------
     names_of
-        ``names_of(task)``: of which groups an object is.
+        ``names_of(kind)``: of which groups objects are.
 
     Attributes
     ----------
@@ -56,23 +83,18 @@ class Grouping:
         What is in groups that were given up, since there are very many.
     """
 
-    def __init__(self, names_of: Callable[[Task], Iterable[str]]) -> None:
+    def __init__(self, names_of: Callable[[Kind], Iterable[str]]) -> None:
         self._names_of = names_of
         self._groups: dict[str, Group] = {}
         self.left_out = [0, 0]
 
-    def add(self, tasks: Iterable[Task]) -> None:
+    def add(self, kinds: Iterable[tuple[Kind, Group]]) -> None:
         """Count these."""
         groups, names_of = self._groups, self._names_of
-        for task in tasks:
-            for name in names_of(task):
+        for kind, objects in kinds:
+            for name in names_of(kind):
                 found = groups.get(name)
-                since, nbytes = task.since, task.nbytes
-                if found is None:
-                    groups[name] = Group(1, nbytes, since, since)
-                else:
-                    objects, sum_nbytes, first, last = found
-                    groups[name] = Group(objects + 1, sum_nbytes + nbytes, min(first, since), max(last, since))
+                groups[name] = objects if found is None else found + objects
         if len(groups) > 2 * MAX_GROUPS:
             self._keep(MAX_GROUPS)
 
@@ -97,9 +119,9 @@ def _nbytes_of_group(named: tuple[str, Group]) -> int:
     return named[1].nbytes
 
 
-def _holders(task: Task) -> list[str]:
-    names = dict.fromkeys([_holder(holder) for holder in task.holders[:MAX_HOLDERS_LISTED]])
-    return [*names, "task"] if task.nwaiters else list(names) or ["nothing"]
+def _holders(kind: Kind) -> list[str]:
+    names = dict.fromkeys([_holder(holder) for holder in kind.holders[:MAX_HOLDERS_LISTED]])
+    return [*names, "task"] if kind.is_awaited else list(names) or ["nothing"]
 
 
 def _holder(holder: Holder) -> str:
@@ -107,27 +129,63 @@ def _holder(holder: Holder) -> str:
     return f"{kind} {name}" if HOLDERS[kind].is_group else kind
 
 
-def _datasets(task: Task) -> list[str]:
-    described = [holder.describe() for holder in task.holders if holder.kind == "dataset"]
+def _datasets(kind: Kind) -> list[str]:
+    described = [holder.describe() for holder in kind.holders if holder.kind == "dataset"]
     return [name for _, name in described]
 
 
-def _collection(task: Task) -> tuple[str, ...]:
-    key = task.key
-    return (str(key[0]),) if type(key) is tuple and key else ()
-
-
 #: Of which groups an object is, by what it is grouped by.
-_NAMES_OF: dict[str, Callable[[Task], Iterable[str]]] = {
-    "owner": lambda task: (task.origin.owner,),
+_NAMES_OF: dict[str, Callable[[Kind], Iterable[str]]] = {
+    "owner": lambda kind: (kind.origin.owner,),
     "holder": _holders,
     "dataset": _datasets,
-    "collection": _collection,
-    "prefix": lambda task: (prefix_of(task.key),),
-    "line": lambda task: (task.origin.call_site or "unknown",),
-    "type": lambda task: (task.type_name or "unknown",),
-    "host": lambda task: [host.description.get("hostname") or host.address for host in task.where] or ("scheduler",),
+    "collection": lambda kind: () if kind.collection is None else (str(kind.collection),),
+    "prefix": lambda kind: (kind.prefix,),
+    "line": lambda kind: (kind.origin.call_site or "unknown",),
+    "type": lambda kind: (kind.type_name or "unknown",),
+    "host": lambda kind: [host.description.get("hostname") or host.address for host in kind.where] or ("scheduler",),
 }
+
+
+class Groupings:
+    """Puts objects into groups by several things. Most have all of these in common with many others (`Kind`), so they
+    are counted by that first.
+
+    Parameters
+    ----------
+    by
+        The names of these things.
+    """
+
+    def __init__(self, by: Iterable[str]) -> None:
+        self.of = {name: Grouping(_NAMES_OF[name]) for name in by}
+        self._kinds: dict[Kind, Group] = {}
+
+    def add(self, tasks: Iterable[Task]) -> Iterator[None]:
+        """Count these, in steps."""
+        if not self.of:
+            return
+        kinds = self._kinds
+        for task in tasks:
+            kind, since = Kind.of(task), task.since
+            found = kinds.get(kind)
+            if found is None:
+                kinds[kind] = Group(1, task.nbytes, since, since)
+            else:
+                objects, nbytes, first, last = found
+                first, last = (since if since < first else first), (since if since > last else last)
+                kinds[kind] = Group(objects + 1, nbytes + task.nbytes, first, last)
+        if len(kinds) > MAX_KINDS:
+            yield from self.end()
+
+    def end(self) -> Iterator[None]:
+        """Group what was counted, in steps."""
+        kinds, self._kinds = iter(self._kinds.items()), {}
+        while some := list(islice(kinds, STEP_ITEMS)):
+            for grouping in self.of.values():
+                grouping.add(some)
+                yield None
+
 
 assert set(_NAMES_OF) == set(GROUPINGS)
 
@@ -137,19 +195,19 @@ def memory(state: SchedulerState, silence: Silence, by: Sequence[str], limit: in
     most = MAX_OBJECTS_LISTED if limit is None else min(limit, MAX_OBJECTS_LISTED)
     largest: list[Task] = []
     count = nbytes = 0
-    groups = {name: Grouping(_NAMES_OF[name]) for name in by}
+    groupings = Groupings(by)
     stores = {host.address: host.report.get("store") for host in state.hosts.values() if host.report}
     large = leaks.large_nbytes(state)
     suspicions = leaks.Suspicions(state.life.now, silence, large)
     for tasks in state.life.results.table.slices(STEP_ITEMS):
         count += len(tasks)
         nbytes += sum(map(_nbytes, tasks))
-        for grouping in groups.values():
-            grouping.add(tasks)
-            yield None
+        yield from groupings.add(tasks)
+        yield None
         yield from suspicions.add(tasks)
         _add_largest(largest, tasks, most)
         yield None
+    yield from groupings.end()
     errors: list[TaskError] = []
     for some in state.life.errors.table.slices(STEP_ITEMS):
         count += len(some)
@@ -171,8 +229,8 @@ def memory(state: SchedulerState, silence: Silence, by: Sequence[str], limit: in
         "objects": [],
         "count": count,
         "nbytes": min(nbytes, MAX_INTEGER),
-        "groups": {name: grouping.largest(state.life.now) for name, grouping in groups.items()},
-        "left_out": {name: grouping.left_out for name, grouping in groups.items()},
+        "groups": {name: grouping.largest(state.life.now) for name, grouping in groupings.of.items()},
+        "left_out": {name: grouping.left_out for name, grouping in groupings.of.items()},
         "suspects": [*suspects, *leaks.still_read(state, large)],
         "stores": stores,
         "hosts": {host.address: host.description.get("hostname", "") for host in state.hosts.values()},
