@@ -14,6 +14,8 @@ import contextlib
 import logging
 import os
 import socket
+import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -63,6 +65,8 @@ CONNECT_TIMEOUT_SECONDS = 30.0
 CLOSE_TIMEOUT_SECONDS = 1.0
 #: How long it waits for its plugins to be taken down.
 CLOSE_PLUGINS_SECONDS = 3.0
+#: How often it is looked whether there is room for more to say, when there was none.
+FULL_PAUSE_SECONDS = 0.02
 #: How often the loop writes into the ledger that it goes round.
 HEAR_SECONDS = 1.0
 
@@ -173,6 +177,7 @@ class Worker:
         if self._prefixes_lines:
             output.prefix_lines()
         self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
         self.finished = asyncio.Event()
         self._hear()
         try:
@@ -394,6 +399,9 @@ class Worker:
     def log_event(self, topic: str | Iterable[str], msg: Any) -> None:
         """Log an event, as `Client.log_event`, without waiting until the scheduler has it. In any thread.
 
+        While there is no scheduler, or it is far behind, this waits until there is room for more; but for the loop's
+        thread.
+
         Parameters
         ----------
         topic
@@ -406,7 +414,11 @@ class Worker:
         TypeError, ValueError
             A topic has no such name, or the message is too large.
         """
-        self._deliver([protocol.worker.EVENT_LOGGED(topic_names(topic), record_of(msg))])
+        logged = protocol.worker.EVENT_LOGGED(topic_names(topic), record_of(msg))
+        if threading.get_ident() != self._loop_thread:
+            while self._connection is not None and self._connection.is_full and self._closing is None:
+                time.sleep(FULL_PAUSE_SECONDS)
+        self._deliver([logged])
 
     def secede(self) -> bool:
         """The task of this thread lends its slot until `rejoin`, or its end; false if it has done so before."""

@@ -20,6 +20,7 @@ from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.listening import Journal, Listener, bound_socket
 from holdfast.cluster.comm.loops import LoopThread
+from holdfast.cluster.comm.resumable import ResumableConnection
 from holdfast.cluster.failures import loading
 from holdfast.cluster.protocol import payloads
 from holdfast.objectstore import decode
@@ -51,6 +52,7 @@ class ScriptedScheduler:
         #: How often it was started again; None: it keeps no journal, and can't be.
         self.restarts: int | None = None
         self.restart_seconds = 60.0
+        self.acknowledges = False  # what it has received, if it keeps a journal
         self.peers: list[Peer] = []
         #: Sent to each peer that connects, in the same turn of the loop.
         self.greeting: list[tuple[Any, ...]] = []
@@ -80,7 +82,7 @@ class ScriptedScheduler:
             lambda role, info: {"scheduler": self._description()},
             self._on_connection,
             epoch=self.epoch,
-            # It has recorded nothing but what it has acknowledged, and it never acknowledges anything.
+            # It has recorded nothing but what it has acknowledged.
             journal=None if self.restarts is None else Journal(self.restart_seconds, lambda role, info, was: 0),
         )
         await self._listener.listen(sock)
@@ -138,6 +140,8 @@ class ScriptedScheduler:
             with self._changed:
                 peer.received += batch
                 self._changed.notify_all()
+            if self.acknowledges and isinstance(connection, ResumableConnection):
+                connection.handled(connection.handed_over)
 
         def on_close(error: Exception | None) -> None:
             with self._changed:

@@ -12,6 +12,7 @@ import pytest
 from waiting import until
 
 from holdfast import objectstore
+from holdfast.cluster.comm.resume import KEPT_NBYTES
 from holdfast.cluster.ledger import REVOKES
 from holdfast.cluster.node.ledger import AgentLedger
 from holdfast.cluster.protocol import payloads
@@ -229,3 +230,22 @@ def test_a_run_that_wants_its_resources_back_asks_again_unless_it_has_them(
     mortal.outcomes(peer, [returns[1], other[1]])
     said = [message[0] for message in peer.received]
     assert ("returned" in said[said.index("finished") :]) == (not is_granted)
+
+
+def logs():
+    for _ in range(200):
+        current_worker().log_event("topic", b"x" * (1 << 19))
+    return True
+
+
+def test_what_is_said_while_there_is_no_scheduler_has_a_limit(mortal, start_worker, eventually):
+    worker, peer = start_worker()
+    mortal.send(peer, ("run", [task := mortal.task(peer, logs)]))
+    session = worker._connection.session
+    eventually(lambda: worker._connection.is_full)
+    assert session.kept_nbytes < KEPT_NBYTES + (2 << 20)
+    mortal.acknowledges = True
+    mortal.restart()
+    peer = mortal.peer(peer.info["address"])
+    assert mortal.outcomes(peer, [task[1]])
+    assert len([message for message in peer.received if message[0] == "event"]) >= 100
