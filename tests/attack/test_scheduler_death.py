@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from command_line import SMALL, address_in, descendants, holdfast, services
 from counting import Tally, first, noted, second
 from waiting import DEADLINE_SECONDS, until
 
 from holdfast import Client, Event, LocalCluster, Lock, Queue, Variable, wait
 
 TASKS = 10_000
+#: Workers that a command starts import what tests submit.
+FINDS_TESTS = {"PYTHONPATH": os.pathsep.join(sys.path)}
 #: Restarts, on a machine that is busy with other tests.
 PATIENCE_SECONDS = 3 * DEADLINE_SECONDS
 
@@ -185,6 +192,44 @@ def test_when_no_scheduler_comes_everything_says_so_and_ends(
             until(lambda: "it is given up" in repr(cluster), "the cluster says so", PATIENCE_SECONDS)
         finally:
             over.set()
+
+
+def test_a_head_that_was_killed_with_all_its_processes_goes_on_when_it_is_started_again(
+    tmp_path: Path, beside: Callable[..., Promise[Any]]
+) -> None:
+    path, state = str(tmp_path / "runs"), str(tmp_path / "state")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    head = ("start", "--head", "--port", port, "--state-directory", state, "--name", "head", *SMALL)
+    try:
+        address = address_in(holdfast(*head, **FINDS_TESTS))
+        of_head = [*descendants(), *(psutil.Process(service["pid"]) for service in services())]
+        holdfast("start", "--address", address, "--name", "other", *SMALL, **FINDS_TESTS)
+        with Client(address, set_as_default=False) as client:
+            (there,) = [name for name, info in client.scheduler_info()["workers"].items() if _is_of(info, "other")]
+            kept = client.map(first, range(20), path=path, workers=[there], pure=False)
+            assert client.gather(kept) == list(range(20))
+            later = client.submit(_wait_for_event, 20, path, workers=[there], pure=False)
+            until(lambda: noted(path)["first 20"] == 1, "it runs")
+            in_get = beside(lambda: Queue("queue", client=client).get(timeout=PATIENCE_SECONDS))
+            for number in (signal.SIGSTOP, signal.SIGKILL):  # all at one time: none tells others
+                for process in of_head:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(process.pid, number)
+            psutil.wait_procs(of_head, DEADLINE_SECONDS)
+            assert address_in(holdfast(*head, **FINDS_TESTS)) == address
+            Event("go", client=client).set()
+            assert client.gather([*kept, later]) == list(range(21))
+            Queue("queue", client=client).put("item", timeout=PATIENCE_SECONDS)
+            assert in_get.result(PATIENCE_SECONDS) == "item"
+            assert set(noted(path).values()) == {1}
+            assert client.submit(pow, 2, 5, pure=False).result(PATIENCE_SECONDS) == 32
+    finally:
+        holdfast("stop")
+
+
+def _is_of(worker: dict[str, Any], host: str) -> bool:
+    return str(worker["name"]).startswith(host)
 
 
 def _kill_all_the_time(cluster: LocalCluster, over: threading.Event) -> None:

@@ -16,5 +16,5 @@ def test_a_small_run_measures_all(tmp_path: Path) -> None:
     assert {figure.metric for figure in figures if figure is not None} == {
         "restart_first_result",
         "restart_ready",
-        "restart_read",
+        "restart_cpu",
     }
