@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import socket
 import threading
 
 import pytest
@@ -18,7 +19,7 @@ from holdfast.cluster.failures.loading import load_exception
 from holdfast.cluster.journal import records
 from holdfast.cluster.journal.directory import files
 from holdfast.cluster.journal.recovery import read
-from holdfast.cluster.scheduler.io import journaling
+from holdfast.cluster.scheduler.io import coming_back, journaling
 from holdfast.cluster.scheduler.io.journaling import Journal
 from holdfast.cluster.scheduler.io.server import Scheduler
 from holdfast.cluster.scheduler.tasks.instructions import Reply
@@ -97,6 +98,28 @@ def test_clients_are_not_heard_before_hosts_have_had_their_time(state):
             node.connection.send(("ready",))
             await client.next("reply")
             assert not scheduler.describe()["recovering"]
+
+    run(main())
+
+
+def test_a_host_whose_agent_lives_is_waited_for_and_one_whose_port_is_closed_is_not(state, monkeypatch):
+    monkeypatch.setattr(coming_back, "PROBE_SECONDS", 0.02)
+
+    async def main():
+        async with Setup(journal=Journal.open(state)) as setup:
+            with socket.create_server(("127.0.0.1", 0)) as agent:
+                await setup.add_node(f"tcp://127.0.0.1:{agent.getsockname()[1]}")
+                await setup.scheduler.abandon()
+                async with going_on(state, recovery_seconds=60.0) as scheduler:
+                    awaited = scheduler._members._coming_back._missing
+                    await until(lambda: len(awaited()) == 1)
+                    agent.setblocking(False)
+                    for _ in range(3):  # it is tried again and again
+                        tried, _ = await asyncio.get_running_loop().sock_accept(agent)
+                        tried.close()
+                    assert scheduler.describe()["recovering"]
+                    agent.close()
+                    await until(lambda: not scheduler.describe()["recovering"])
 
     run(main())
 
