@@ -7,14 +7,16 @@ import dataclasses
 import functools
 import gc
 import itertools
+import os
 import pickle
+import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from holdfast import Client, Future, Queue, Variable, get_client
+from holdfast import Client, Future, LocalCluster, Queue, Variable, get_client
 from holdfast.cluster.protocol.holders import HOLDERS, as_table
 from tests.support.waiting import DEADLINE_SECONDS, until
 
@@ -416,3 +418,32 @@ def test_a_future_of_another_cluster_is_no_result(client, in_process):
     future = client.submit(foreign, in_process.scheduler_address, in_process.token)
     with pytest.raises(pickle.PicklingError, match="is a result of the cluster at"):
         future.result()
+
+
+def test_all_of_that_outlives_the_scheduler():
+    """Results with futures inside, exceptions, futures that were pickled by hand: the next scheduler keeps them too."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, object_store_memory="64 MiB") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        inner, raised, by_hand = name("inner"), name("raised"), name("by hand")
+        outer = client.submit(submits, inner, "list")
+        failed = client.submit(raises_with, Box(client.submit(made, 4, key=raised)))
+        hand = client.submit(made, 5, key=by_hand)
+        client.gather([outer, hand])
+        failed.exception()
+        with client.as_current():
+            data = pickle.dumps(hand)
+        del hand
+        expected = {inner: {"object"}, raised: {"exception"}, by_hand: {"pickled future"}}
+        for key, kinds in expected.items():
+            until(lambda key=key, kinds=kinds: {each["kind"] for each in client.explain(key).holders} == kinds, key)
+        os.kill(cluster.scheduler_pid, signal.SIGKILL)
+        for key, kinds in expected.items():
+            assert {each["kind"] for each in client.explain(key).holders} == kinds
+        assert outer.result()[1][0].result()[0] == 3
+        assert failed.exception().args[1].result()[0] == 4
+        with client.as_current():
+            assert pickle.loads(data).result()[0] == 5
+        del outer, failed
+        until(lambda: set(client.who_has()) == {by_hand}, "all but what was pickled is gone")

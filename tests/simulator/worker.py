@@ -343,7 +343,7 @@ class Worker(Peer):
         del self._runs[run.entry[1]]
         if not run.is_blocked:
             self._idle += 1
-        if self._tasks is not None:
+        if self._tasks is not None and not has_result:
             self._tasks.release(run.awaits)
 
     def _finish(self, run: Run, read: dict[Any, Value]) -> None:
@@ -370,7 +370,11 @@ class Worker(Peer):
             self.young[object_id] = value
         seconds = world.agenda.now - run.began
         result = (run.entry[6], run_id, object_id, world.nbytes(run.recipe.is_small), inline, "bytes", seconds)
+        if run.awaits:  # their futures are inside of the result
+            self.say(events.FuturesInside(self.address, [(run_id, run.awaits)]))
         self.say(events.TasksFinished(self.address, [result]))
+        if self._tasks is not None:
+            self._tasks.release(run.awaits)
         self._begin()
 
     # -- runs that wait for what they submit

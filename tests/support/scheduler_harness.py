@@ -61,6 +61,7 @@ class Cluster:
         self.read: dict[str, dict[Any, bytes]] = {}  # and which object it was told to read last
         self.forgotten: dict[str, list[bytes]] = {}
         self.warnings: dict[str, list[str]] = {}
+        self.logged: list[str] = []
         self.replies: list[to_do.Reply] = []
         self.open: dict[tuple[str, int], None] = {}  # requests that have no answer yet: client and number
         self.reports: list[str] = []  # hosts that were asked how they are, and have not said so yet
@@ -120,6 +121,8 @@ class Cluster:
             self.granted.update(instruction.items)
         elif isinstance(instruction, to_do.Warn):
             self.warnings.setdefault(peer, []).append(instruction.text)
+        elif isinstance(instruction, to_do.Log):
+            self.logged.append(instruction.text)
         elif isinstance(instruction, to_do.ForgetFunctions):
             self.forgotten.setdefault(peer, []).extend(instruction.items)
         elif isinstance(instruction, to_do.DropRuns):
