@@ -24,6 +24,8 @@ FUNCTION = b"f" * 16
 QUIET = {request.operation for request in REQUESTS if request.quiet}
 #: Of the results that it is told of, a client reads so many at once.
 READS_AT_ONCE = 0.2
+#: Of the futures inside of results that it reads, a client keeps so many.
+UNPICKLES = 0.5
 #: How long reading an object from a host takes, and how long one that does not answer is waited for.
 READ_SECONDS = 0.002
 READ_TIMEOUT_SECONDS = 3.0
@@ -224,6 +226,9 @@ class Keys:
         self.world.oracle.check(key, value, self.id)
         self.world.reads += 1
         state.is_read = True
+        inside = self.world.oracle.inside(key)
+        if inside and self._chance.random() < UNPICKLES:
+            self.want([inside[0]])  # the result keeps it until the scheduler hears of this
 
 
 class Client(Keys, Peer):
@@ -423,10 +428,7 @@ class TasksClient(Keys):
     def submit_children(self, parent: Recipe, run_id: int) -> list[Any]:
         """Submit what a task has to submit; the keys."""
         if not parent.submits:
-            parent.submits = [
-                self.world.oracle.recipe(f"{parent.key}.{i}", (), seconds=parent.seconds / 4, is_small=True)
-                for i in range(parent.children)
-            ]
+            parent.submits = [self.world.oracle.child(parent, i) for i in range(parent.children)]
         self.submit(parent.submits, parent=run_id)
         return [recipe.key for recipe in parent.submits]
 

@@ -91,6 +91,7 @@ class Oracle:
         self.shared: set[Any] = set()
         self._recipes: dict[int, Recipe] = {}
         self._of: dict[Any, list[Recipe]] = {}
+        self._parents: dict[Any, Any] = {}  # of what tasks have submitted, by key
         self._keys: dict[Value, Any] = {}
         self._data: set[Any] = set()  # the keys of what clients have stored
         self._max_failures = max_failures
@@ -103,6 +104,16 @@ class Oracle:
         self._recipes[recipe.number] = recipe
         self._of.setdefault(key, []).append(recipe)
         return recipe
+
+    def child(self, parent: Recipe, number: int) -> Recipe:
+        """A task that another one submits, whose result has a future of it."""
+        recipe = self.recipe(f"{parent.key}.{number}", (), seconds=parent.seconds / 4, is_small=True)
+        self._parents[recipe.key] = parent.key
+        return recipe
+
+    def inside(self, key: Any) -> list[Any]:
+        """The keys of the futures in the result of a key."""
+        return [each.key for recipe in self._of.get(key, ()) for each in recipe.submits]
 
     def recipe_of(self, payload: bytes) -> Recipe:
         return self._recipes[int(payload)]
@@ -181,7 +192,10 @@ class Oracle:
 
     def was_cancelled(self, key: Any, client: str) -> None:
         """A client is told that a key is gone. Raises `Wrong` if nobody has cancelled it, or let go of it."""
-        if not self._has_cause("CancelledError", key):
+        parent = self._parents.get(key)
+        if not self._has_cause("CancelledError", key) and not (
+            parent is not None and self._has_cause("CancelledError", parent)
+        ):
             raise Wrong(f"{client} is told that {key!r} was cancelled, and nobody has done that")
 
     def call_has_failed(self, actor: int, reads: Iterable[Any], raised: Any, text: str) -> None:

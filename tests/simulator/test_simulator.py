@@ -103,6 +103,10 @@ class TestFaults:
         monkeypatch.setattr(Queues, "_put_back", lambda self, queue, items: None)
         self.find()
 
+    def test_a_result_that_does_not_keep_what_it_contains(self, monkeypatch):
+        monkeypatch.setattr(Holding, "contain_now", lambda self, task, others: None)
+        self.find()
+
     def test_a_result_that_is_deleted_while_it_is_held(self, monkeypatch):
         lose = Holding._lose_holder
 
