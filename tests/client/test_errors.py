@@ -291,7 +291,7 @@ def test_an_error_of_a_store_of_the_task_s_own_ends_no_worker(client):
         client.submit(of_a_store_of_its_own).result(PATIENCE_SECONDS)
 
 
-def test_an_error_takes_along_a_view_of_the_store_and_no_future(client):
+def test_an_error_takes_along_a_view_of_the_store_and_a_future(client):
     def take(array):
         error = Failed(9, why=array[::2])
         error.future = Client.current().submit(abs, -1)
@@ -299,7 +299,7 @@ def test_an_error_takes_along_a_view_of_the_store_and_no_future(client):
 
     error = client.submit(take, client.scatter(np.arange(100_000))).exception(PATIENCE_SECONDS)
     assert error.why.sum() == np.arange(0, 100_000, 2).sum()
-    assert "not sent: <Future" in repr(error.future)
+    assert error.future.result() == 1
 
 
 def test_an_error_of_a_task_s_own_task_shows_both(client):
