@@ -301,6 +301,9 @@ class Client(Keys, Peer):
             return
         link.rejoin(lambda event: not isinstance(event, events.CallsSent | events.ClientRejoined))
         self.rejoined(list(self._unanswered))
+        for number in [number for number in self.asked if number not in self._asked_for]:
+            del self.asked[number]  # nobody answers what was given up
+            self.world.scheduler.coordination.given_up(self.id, number)
         now = self.world.agenda.now
         for number, (since, operation, arguments) in self._asked_for.items():
             if arguments.get("timeout") is not None:
@@ -331,9 +334,7 @@ class Client(Keys, Peer):
         """What it does not want any more it does not pose to another scheduler."""
         lease = arguments.get("lease")
         for number in [n for n, (_, _, asked) in self._asked_for.items() if lease and asked.get("lease") == lease]:
-            if self.link.is_lost:
-                del self._asked_for[number], self.asked[number]
-                self.world.scheduler.coordination.given_up(self.id, number)
+            del self._asked_for[number]
 
     def _replied(self, reply: to_do.Reply, turn: int) -> None:
         if not reply.request:

@@ -129,6 +129,8 @@ class Coordination:
         if asked is None and (given := self._given.get((reply.peer, reply.request))) is not None:
             self._is_given_again(*given, reply)
             return
+        if asked is None and self._world.scheduler.epoch > 1:
+            return  # it was given up meanwhile
         if asked is None:
             raise Wrong(f"request {reply.request} of {reply.peer} is answered twice, or was not asked")
         self.answered[asked.operation] += 1

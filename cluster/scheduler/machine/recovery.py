@@ -377,6 +377,9 @@ class Recovery:
         missing = [address for address in self.expected if address not in self._shared.hosts]
         for address in missing:
             life.decisions.note(records.remove("hosts", address))
+        if missing:  # they may have what they were to delete
+            for object_id in self._let_go_of:
+                life.lost.remember(object_id)
         self._forget_those_that_left()
         needed = self._needed()
         for task in needed:
