@@ -170,7 +170,7 @@ class Coordination:
         """A reply that was lost is given by another scheduler."""
         before, now = first.value, reply.value
         if asked.operation == "get" and reply.ok:
-            before, now = before["items"], now["items"]
+            before, now = ([(data, tuple(keys)) for data, keys in each["items"]] for each in (before, now))
         if asked.operation in _DONE_ONCE and (not reply.ok or before != now):
             raise Wrong(f"{asked.operation!r} of {reply.peer} was answered {first.value!r}, and then {reply.value!r}")
 

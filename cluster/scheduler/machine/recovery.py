@@ -355,6 +355,13 @@ class Recovery:
             result.maker = result.maker or maker
         else:  # the task was run twice
             self._strays.append((host, object_id, None))
+            if maker is not None:
+                self._discard(maker, object_id)
+
+    def _discard(self, maker: Worker, object_id: ObjectId) -> None:
+        """A small result that nobody wants goes from its worker, if that has it still."""
+        if self._shared.workers.get(maker.address) is maker:
+            self._shared.instructions.add(DiscardResults, maker.address, object_id)
 
     @property
     def awaited(self) -> list[str]:
@@ -397,6 +404,8 @@ class Recovery:
         self._take_errors(needed)
         for result in self._results.values():
             self._strays += [(host, result.object_id, None) for host in result.hosts]
+            if result.maker is not None:
+                self._discard(result.maker, result.object_id)
         for task in needed:
             if missing and task.state == "released":
                 life.lost.may_be_found(task)
