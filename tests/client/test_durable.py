@@ -295,6 +295,42 @@ def test_an_agent_that_is_killed_while_it_writes_costs_nothing(place: Path) -> N
         assert [int(array[0]) for array in arrays] == list(range(20))
 
 
+#: Where a writing is, by what lies in the place. How one process of it is killed at each change of a directory, is in
+#: ``tests/objectstore/test_durable_place.py``; how hosts die at each errand, in ``tests/scheduler/test_durable.py``.
+STEPS = {
+    "it is entered": lambda place: any(place.glob("writers/[0-9a-f]*")),
+    "objects are written": lambda place: len(list(place.glob("objects/[0-9a-f]*"))) > 5,
+    "all objects are written": lambda place: len(list(place.glob("objects/[0-9a-f]*"))) > 20,
+    "the manifest is written": lambda place: any(place.glob("datasets/000000000002-*")),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_scheduler_that_is_killed_at_any_step_costs_nothing(place: Path, step: str) -> None:
+    with a_cluster(place) as cluster, Client(cluster) as client, ThreadPoolExecutor(1) as thread:
+        client.publish_dataset(parts="old", durable=True)
+        parts = client.map(np.full, [400_000] * 20, range(20), pure=False)
+        publishing = thread.submit(client.publish_dataset, parts=parts, durable=True, override=True)
+        until(lambda: STEPS[step](place), step, 60)
+        assert cluster.scheduler_pid is not None
+        os.kill(cluster.scheduler_pid, signal.SIGKILL)
+        publishing.result(100)
+        assert [int(array[0]) for array in client.gather(client.get_dataset("parts"))] == list(range(20))
+        until(lambda: not list(place.glob("writers/[0-9a-f]*")), "no writer is entered", 60)
+    with a_cluster(place) as cluster, Client(cluster) as client:
+        arrays = client.gather(client.get_dataset("parts"))
+        assert [int(array[0]) for array in arrays] == list(range(20))
+
+
+def test_what_was_loaded_and_not_touched_is_there_when_the_scheduler_was_killed(published: Path) -> None:
+    with a_cluster(published) as cluster, Client(cluster) as client:
+        x, total = client.get_dataset("x", "total")
+        assert cluster.scheduler_pid is not None
+        os.kill(cluster.scheduler_pid, signal.SIGKILL)
+        assert abs(float(x.sum().compute()) - total) < 1e-9
+        assert client.get_dataset("values")[0] == "a"
+
+
 # -- copies
 
 
