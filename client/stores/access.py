@@ -56,7 +56,7 @@ LATE_SEAL_SECONDS = 1.0
 #: How long an object waits for room in a store.
 STORE_TIMEOUT_SECONDS = 60.0
 #: How long it may take until the scheduler says that a host has left whose store doesn't answer.
-DEPARTURE_SECONDS = 2.0
+DEPARTURE_SECONDS = 10.0
 #: What is larger may take long to decode, or to copy.
 AT_ONCE_NBYTES = 1 << 20
 #: How long a store of this host may take to answer what is done at once.
@@ -429,11 +429,20 @@ class StoreAccess:
             except StoreClosedError:
                 self._lost(store)
                 others = [other for other in targets if other != address] or others
-        object_id = self._mint()
-        address = others[next(self._turns) % len(others)]
         data = encoded.to_bytes() if inline is None else inline
-        self._peers.push_bytes(address, object_id, data, (key or "", self._owner, encoded.type_name), timeout=limit)
-        return Location(bytes(object_id), encoded.nbytes, inline, (address,))
+        turn = next(self._turns) % len(others)
+        unreachable: ConnectError | None = None
+        for address in (*others[turn:], *others[:turn]):
+            object_id = self._mint()
+            description = (key or "", self._owner, encoded.type_name)
+            try:
+                self._peers.push_bytes(address, object_id, data, description, timeout=limit)
+            except ConnectError as error:
+                unreachable = unreachable or error
+            else:
+                return Location(bytes(object_id), encoded.nbytes, inline, (address,))
+        assert unreachable is not None
+        raise unreachable
 
     def is_here(self, location: Location) -> bool:
         """Whether this host's store has an object that this client has stored, and no other one."""

@@ -134,7 +134,7 @@ class TestSchedulerFile:
 class TestProcessing:
     def test_which_worker_has_been_sent_what(self, in_process):
         with Client(in_process, set_as_default=False) as client:
-            _gates["processing"] = threading.Event()
+            gate = _gates["processing"] = threading.Event()
             workers = {worker["name"]: address for address, worker in client.scheduler_info()["workers"].items()}
             name, address = next(iter(workers.items()))
             try:
@@ -143,7 +143,7 @@ class TestProcessing:
                 assert client.processing(name) == {address: ("held",)}
                 assert sum(map(len, client.processing().values())) == 1
             finally:
-                _gates.pop("processing").set()
+                gate.set()
             future.result(timeout=30)
             until(lambda: not any(client.processing().values()), "it has ended")
 

@@ -384,7 +384,7 @@ def waits_longer_than_it_may(n):
 
 
 def test_time_in_which_it_waits_for_others_does_not_count(client_alone):
-    future = client_alone.submit(waits_longer_than_it_may, 4.0, run_timeout=3, pure=False)
+    future = client_alone.submit(waits_longer_than_it_may, 9.0, run_timeout=8, pure=False)
     assert future.result(DEADLINE_SECONDS) is None
 
 
@@ -396,7 +396,7 @@ def slow_the_first_time(marker):
 
 
 def test_retries_apply(client, tmp_path):
-    future = client.submit(slow_the_first_time, tmp_path / "marker", run_timeout=5, retries=1, pure=False)
+    future = client.submit(slow_the_first_time, tmp_path / "marker", run_timeout=10, retries=1, pure=False)
     assert future.result(DEADLINE_SECONDS) == "done"
 
 

@@ -133,6 +133,14 @@ class TestScatter:
             assert client.gather(client.map(np.max, futures)) == [0, 1, 2, 3]
             assert client.gather(futures)[2][0] == 2
 
+    def test_past_a_host_that_has_just_died(self, two_hosts, monkeypatch):
+        with Client(two_hosts, attach=False, set_as_default=False) as client:
+            session = client._core.session
+            # As long as the scheduler has not noticed it yet.
+            monkeypatch.setattr(session, "nodes", {"tcp://127.0.0.1:1": {"hostname": "gone"}, **session.nodes})
+            futures = [client.scatter(np.full(10_000, float(i)), hash=False) for i in range(6)]
+            assert client.gather(client.map(np.max, futures)) == [0, 1, 2, 3, 4, 5]
+
     def test_more_than_there_is_room_for(self, client):
         with pytest.raises(StoreFullError):
             client.scatter(np.zeros(400 << 20, dtype="u1"), hash=False, timeout=0.2)

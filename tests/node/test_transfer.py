@@ -443,8 +443,9 @@ def test_a_connection_that_falls_idle_while_others_wait_makes_room_for_them(host
     object_id = put(here, "x")
     busy, _ = connect_blocking(here.address, token=TOKEN, role="peer", info={}, timeout=5)
     with busy, ThreadPoolExecutor(1) as executor:
+        eventually(lambda: server._idle)  # its thread waits for what it says
         busy.sendall(transfer.GET)
-        eventually(lambda: server._connections and not server._idle)
+        eventually(lambda: not server._idle)
         other = executor.submit(fetch_bytes, here.address, object_id, token=TOKEN, timeout=10)
         eventually(lambda: server._waiting)
         busy.sendall(object_id)
