@@ -55,10 +55,11 @@ def test_when_nothing_runs_it_says_so(command: str) -> None:
 
 def test_help_says_each_command_in_a_whole_sentence_and_a_wrong_one_what_may_be_meant() -> None:
     commands = holdfast("--help", COLUMNS="80").partition("Commands:")[2].strip().splitlines()
-    assert [line.split()[0] for line in commands] == ["start", "stop", "status", "memory", "explain", "logs"]
+    names = [line.split()[0] for line in commands]
+    assert names == ["start", "stop", "status", "memory", "explain", "datasets", "state", "logs"]
     assert all(line.endswith(".") and not line.endswith("..") for line in commands)
-    result = subprocess.run([sys.executable, "-m", "holdfast", "strat"], capture_output=True, text=True)
-    assert (result.returncode, "No such command 'strat'. Did you mean 'start'?" in result.stderr) == (2, True)
+    result = subprocess.run([sys.executable, "-m", "holdfast", "stopp"], capture_output=True, text=True)
+    assert (result.returncode, "No such command 'stopp'. Did you mean 'stop'?" in result.stderr) == (2, True)
 
 
 def test_stopping_nothing_is_no_error() -> None:

@@ -198,6 +198,31 @@ def test_a_host_that_comes_back_while_the_cluster_ends_is_told(way, monkeypatch)
     run(main())
 
 
+def test_a_host_whose_agent_ends_has_left_though_its_port_was_open_a_moment_longer(way):
+    async def main():
+        async with Setup() as setup:
+            tries = []
+            ended = asyncio.Event()
+
+            async def take(reader, writer):
+                """Take a connection as the kernel does for a process that is ending."""
+                tries.append(writer)
+                if len(tries) == 2:
+                    server.close()
+                    ended.set()
+                writer.transport.abort()
+
+            server = await asyncio.start_server(take, "127.0.0.1", 0)
+            address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            node = await setup.add_node(address)
+            await cut(setup.scheduler, node, address)
+            await ended.wait()
+            await until(lambda: address not in setup.scheduler.state.hosts)
+            node.connection.close()
+
+    run(main())
+
+
 @pytest.mark.parametrize("variable", ["HOLDFAST_RESUME_TIMEOUT", "HOLDFAST_CLIENT_RESUME_TIMEOUT"])
 @pytest.mark.parametrize("value", ["soon", "inf"])
 def test_how_long_peers_are_waited_for_has_to_be_seconds(variable, value):

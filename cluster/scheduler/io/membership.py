@@ -51,6 +51,7 @@ SILENCE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0
 #: How long a node's port is tried when its connection has broken.
 PROBE_SECONDS = 5.0
+PROBE_PAUSE_SECONDS = 0.05
 #: How often it is looked which replies clients have got, where a journal is kept.
 HEARD_SECONDS = 1.0
 #: A client is told of so many sets of versions that workers have.
@@ -520,16 +521,28 @@ class Membership:
             probe.add_done_callback(self._probes.discard)
 
     async def _probe(self, node: NodePeer) -> None:
-        """Give up a node at whose port no process listens any more: its agent has ended."""
+        """Give up a node at whose port no process listens any more: its agent has ended.
+
+        A process that is ending may lose its connections before its port: then it takes one more, and says nothing.
+        """
+        host, port = parse_address(node.name)
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(PROBE_SECONDS):
-                try:
-                    _, writer = await asyncio.open_connection(*parse_address(node.name))
-                except ConnectionRefusedError:
-                    if node.is_cut_off:
-                        node.give_up(ConnectError(f"nobody listens at {node.name} any more"))
-                else:
-                    writer.close()
+                while node.is_cut_off:
+                    try:
+                        reader, writer = await asyncio.open_connection(host, port)
+                    except ConnectionRefusedError:
+                        if node.is_cut_off:
+                            node.give_up(ConnectError(f"nobody listens at {node.name} any more"))
+                        return
+                    try:
+                        if await reader.read(1):  # it has begun to say hello
+                            return
+                    except ConnectionError as error:
+                        logger.debug("%s ends: %s", node.name, error)
+                    finally:
+                        writer.close()
+                    await asyncio.sleep(PROBE_PAUSE_SECONDS)
 
     def worker_exited(self, worker: str, incarnation: int | None) -> None:
         """A process of a worker has ended: if it is the one that is cut off, it won't be back."""
