@@ -389,9 +389,15 @@ class Recovery:
                 life.lost.remember(object_id)
         self._forget_those_that_left()
         needed = self._needed()
+        again: list[Task] = []
         for task in needed:
             result = self._results.pop(task, None)
-            if result is not None and task.state == "released":
+            if result is None:
+                continue
+            was_lost = task.error is not None and task.error.is_loss
+            if task.state != "released" and not was_lost:
+                self._strays += [(host, result.object_id, None) for host in result.hosts]
+            else:
                 if result.file is not None:
                     life.results.durable[task] = result.file
                 hosts = iter(result.hosts)
@@ -399,6 +405,8 @@ class Recovery:
                 task.maker = result.maker
                 for host in hosts:
                     life.results.add_copy(task, host)
+                if was_lost:
+                    again.append(task)
         self._actors.come_back({run_id for _, run_id, *_ in self._runs})
         self._enter_contents()
         self._take_errors(needed)
@@ -422,6 +430,7 @@ class Recovery:
                 self._clients.remove(client.id)
         for part in self._parts:
             part.recovered()
+        life.run_again(again)
         life.settle(self._tasks.values())
         self._see_to_strays()
 
