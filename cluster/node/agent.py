@@ -218,6 +218,7 @@ class NodeAgent:
             inventory=self._inventory,
             places=self._places,
             on_delete=self._delete,
+            on_forget=self._forget,
             on_add=self._add,
             on_remove=self._remove,
             on_restart=self._restart,
@@ -376,6 +377,9 @@ class NodeAgent:
 
     def _delete(self, object_ids: Iterable[bytes]) -> None:
         self.store.delete([ObjectID(object_id) for object_id in object_ids])
+
+    def _forget(self, object_ids: Iterable[bytes]) -> list[bytes]:
+        return [bytes(stays) for stays in self.store.forget([ObjectID(object_id) for object_id in object_ids])]
 
     def _copy(self, objects: Iterable[tuple[bytes, Sequence[str]]]) -> None:
         assert self._fetcher is not None

@@ -44,6 +44,9 @@ from holdfast.objectstore.core.objects import ObjectMeta
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_SECONDS = 30.0
+#: A copy that is in use is forgotten later: so often it is tried, after pauses of this length.
+FORGET_TRIES = 40
+FORGET_PAUSE_SECONDS = 0.05
 #: How long the scheduler is looked for when a connection has ended, and how long each attempt may take: what no machine
 #: receives isn't sent again soon.
 RECONNECT_SECONDS = 120.0
@@ -82,6 +85,8 @@ class SchedulerLink:
         Called with the addresses of workers whose places new processes are to take.
     on_delete:
         Called with the object ids that the scheduler wants forgotten.
+    on_forget:
+        Called with the object ids of copies that the scheduler has no use for; gives those that are in use, and stay.
     on_copy:
         Called with ``(object id, node addresses)`` of the objects that the scheduler wants to have a copy of here.
     on_report:
@@ -118,6 +123,7 @@ class SchedulerLink:
         on_remove: Callable[[Sequence[str]], None],
         on_restart: Callable[[Sequence[str]], None],
         on_delete: Callable[[Iterable[bytes]], None],
+        on_forget: Callable[[Iterable[bytes]], list[bytes]],
         on_copy: Callable[[Iterable[tuple[bytes, Sequence[str]]]], None],
         on_report: Callable[[], None],
         on_parted: Callable[[str, int], None],
@@ -133,13 +139,17 @@ class SchedulerLink:
         self._inventory = inventory
         self._places = places
         self._on_revoke = on_revoke
+        self._on_forget = on_forget
+        self._on_copy = on_copy
+        self._in_use: dict[bytes, None] = {}  # what is to be forgotten as soon as nobody looks at it
         self._on_kill = on_kill
         self._on_end = on_end
         self._dispatch: Dispatch[None] = Dispatch(
             protocol.node.TO_NODE,
             {
                 protocol.node.DELETE: on_delete,
-                protocol.node.COPY: on_copy,
+                protocol.node.FORGET: self._forget,
+                protocol.node.COPY: self._copy,
                 protocol.node.REPORT: on_report,
                 protocol.node.REVOKE: self._revoke,
                 protocol.node.KILL: self._kill,
@@ -219,6 +229,32 @@ class SchedulerLink:
         connection.send(protocol.node.READY())
         while self._untold:
             connection.send(self._untold.popleft())
+
+    def _forget(self, object_ids: Sequence[bytes]) -> None:
+        self._in_use.update(dict.fromkeys(object_ids))
+        self._forget_what_is_not_in_use(object_ids, FORGET_TRIES)
+
+    def _forget_what_is_not_in_use(self, object_ids: Sequence[bytes], tries: int) -> None:
+        """What is in use, as what was just sent to another host, is tried again. If it still is then, it stays."""
+        asked = [object_id for object_id in object_ids if object_id in self._in_use]
+        stay = self._on_forget(asked)
+        if stay and tries:
+            self._loop.call_later(FORGET_PAUSE_SECONDS, self._forget_what_is_not_in_use, stay, tries - 1)
+            self._say_forgotten([object_id for object_id in asked if object_id not in stay])
+        else:
+            self._say_forgotten(asked)
+            if stay:
+                self._send(protocol.node.COPIED(stay))
+
+    def _say_forgotten(self, object_ids: Sequence[bytes]) -> None:
+        for object_id in object_ids:
+            self._in_use.pop(object_id, None)
+        if object_ids:
+            self._send(protocol.node.FORGOT(object_ids))
+
+    def _copy(self, objects: Sequence[tuple[bytes, Sequence[str]]]) -> None:
+        self._say_forgotten([object_id for object_id, _ in objects if object_id in self._in_use])
+        self._on_copy(objects)
 
     def copied(self, object_id: bytes) -> None:
         """This host's store has a copy of an object now."""

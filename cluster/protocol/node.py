@@ -37,6 +37,13 @@ INVENTORY = Message(
 READY = Message("ready", "That was all that the store has. Workers of this node may join from now on.")
 PLACES_CHANGED = Message("places", "Where the node keeps workers from now on.", places=PLACES)
 COPIED = Message("copied", "The node's store has a copy of these now.", cut="object_ids", object_ids=OBJECTS)
+FORGOT = Message(
+    "forgot",
+    "The node has forgotten these, as it was told. What it has said of them before does not count any more. If one is "
+    "in use, and stays, it says so by `copied`.",
+    cut="object_ids",
+    object_ids=OBJECTS,
+)
 NOT_COPIED = Message(
     "not-copied",
     "The node could not bring copies of these.",
@@ -128,6 +135,7 @@ FROM_NODE = Vocabulary(
     INVENTORY,
     READY,
     COPIED,
+    FORGOT,
     NOT_COPIED,
     EXITED,
     LEFT,
@@ -142,6 +150,12 @@ FROM_NODE = Vocabulary(
 # -- from the scheduler
 
 DELETE = Message("delete", "The store forgets these objects.", cut="object_ids", object_ids=OBJECTS)
+FORGET = Message(
+    "forget",
+    "The store forgets these objects, of which others have copies. `forgot` answers for each.",
+    cut="object_ids",
+    object_ids=OBJECTS,
+)
 COPY = Message(
     "copy",
     "The node brings copies of these objects, each from one of the nodes that have it. `copied` or `not-copied` "
@@ -194,6 +208,7 @@ TO_NODE = Vocabulary(
     "the scheduler",
     "a node",
     DELETE,
+    FORGET,
     COPY,
     REPORT,
     REVOKE,

@@ -482,6 +482,10 @@ class StoreCore:
             if object_id in self._lookups.waiting:
                 self._lookups.deleted(object_id)
 
+    def forget(self, object_ids: Iterable[ObjectID]) -> list[ObjectID]:
+        """The objects vanish that nobody looks at; they may be brought here again. Those that stay."""
+        return [object_id for object_id in object_ids if not self._table.forget(object_id)]
+
     def contains(self, object_id: ObjectID) -> bool:
         """Whether the object is there for clients that ask."""
         return object_id in self._table

@@ -138,6 +138,15 @@ class ObjectTable:
             self._leave(record)
         return True
 
+    def forget(self, object_id: ObjectID) -> bool:
+        """The object vanishes if no client looks at it, and its id may come again. Whether it isn't there."""
+        record = self._sealed.get(object_id)
+        if record is None:
+            return True
+        if record.pins or (record.slot and self._index.pinned(record.slot)):
+            return False
+        return self.lose(object_id)
+
     def last_unpin(self, slot: int) -> None:
         """A counter of the slot has gone to zero: if no client looks at the object there, it goes, or may."""
         self.eviction.last_unpin(slot)

@@ -238,6 +238,13 @@ class LocalStore:
         return adopted
 
     @in_loop
+    def forget(self, object_ids: Iterable[ObjectID]) -> list[ObjectID]:
+        """The objects vanish that no client looks at; unlike after `delete`, they may come again. Those that stay."""
+        stay = self._core.forget(object_ids)
+        self._executor.settle()
+        return stay
+
+    @in_loop
     def delete(self, object_ids: Iterable[ObjectID]) -> None:
         """The objects vanish; their bytes are free when no client looks at them any more.
 

@@ -58,6 +58,13 @@ def meet(folder, n_all, number):
     return os.getpid(), make(80_000)
 
 
+def link(folder, number, *before):
+    """A link of a chain, which leaves a line in a file whenever it is made."""
+    with open(folder / str(number), "a") as file:
+        file.write("made\n")
+    return np.full(20_000, number) if not before else before[0] + 1
+
+
 def suicide(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -259,6 +266,40 @@ class TestTwoHosts:
         graph |= {("out", k): (total, [("piece", k, i) for i in range(n)]) for k in range(n)}
         results = client.get(graph, [("out", k) for k in range(n)], sync=False)
         assert client.gather(results) == [1000 * sum(i + k for i in range(n)) for k in range(n)]
+
+    def test_a_deep_chain_is_made_again_only_as_far_as_needed(self, client, tmp_path):
+        one, two = client._request(protocol.requests.STATUS)["nodes"]
+        links = [client.submit(link, tmp_path, 0, workers=[two], allow_other_workers=True, pure=False)]
+        for number in range(1, 40):
+            host = two if number < 20 else one
+            links.append(
+                client.submit(link, tmp_path, number, links[-1], workers=[host], allow_other_workers=True, pure=False)
+            )
+        last, kept = links[-1], links[19]
+        wait(last, DEADLINE_SECONDS)
+        where = client.who_has([kept, last])
+        assert two in where[kept.key]
+        assert list(where[last.key]) == [one]
+        del links
+        until(lambda: stored(client) <= 3, "the links between these are there no more")
+        self.kill_host(client, one)
+        assert (last.result(DEADLINE_SECONDS) == 39).all()
+        made = [(tmp_path / str(number)).read_text().count("made") for number in range(40)]
+        assert made == [1] * 20 + [2] * 20
+
+    def test_objects_move_while_work_goes_on(self, client):
+        one, two = client._request(protocol.requests.STATUS)["nodes"]
+        data = [client.scatter(np.full(50_000, n), workers=[one], hash=False) for n in range(8)]
+        sums = [client.submit(total, [each], pure=False) for _ in range(40) for each in data]
+        while not all(future.done() for future in sums):
+            client.replicate(data, n=2)
+            client.rebalance(data)
+            client.replicate(data, n=1)
+        more = [client.submit(total, [each], pure=False) for _ in range(40) for each in data]
+        client.retire_workers(workers=[one], close_workers=True)
+        assert client.gather(sums) == client.gather(more) == [50_000 * n for n in range(8)] * 40
+        assert all(list(where) == [two] for where in client.who_has(data).values())
+        assert client.gather([client.submit(total, [each], pure=False) for each in data]) == client.gather(more[:8])
 
     @pytest.mark.parametrize("broadcast", [False, True])
     def test_what_is_scattered_while_a_host_dies_goes_to_another(self, cluster, client, broadcast, monkeypatch):

@@ -279,6 +279,21 @@ def test_a_seal_after_its_delete_vanishes() -> None:
     assert world.core.stats()["used"] == 0
 
 
+def test_what_is_forgotten_may_come_again_and_what_is_looked_at_stays() -> None:
+    world = World()
+    a, b = world.client("a"), world.client("b")
+    world.put(a, 1, 1000)
+    world.put(a, 2, 1000)
+    world.get(b, 2)
+    assert world.core.forget([oid(1), oid(2), oid(3)]) == [oid(2)]
+    assert not world.core.contains(oid(1))
+    assert world.core.contains(oid(2))
+    world.put(a, 1, 1000)
+    assert world.core.contains(oid(1))
+    world.core.unpin(b, [oid(2)])
+    assert world.core.forget([oid(2)]) == []
+
+
 def test_tombstones_are_bounded_and_the_oldest_go_first() -> None:
     world = World(tombstone_limit=10)
     world.core.delete([oid(number) for number in range(15)])

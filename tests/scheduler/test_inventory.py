@@ -59,6 +59,20 @@ def test_a_copy_that_is_announced_just_after_the_only_other_one_was_lost_counts(
     assert cluster.clients["client"]["y"] == "memory"
 
 
+def test_what_a_host_has_said_of_a_copy_before_it_has_forgotten_that_does_not_count(cluster):
+    """Or the copy that there is would be given up for the sake of one that there isn't."""
+    object_id = cluster.scatter("client", "x", HOST)
+    found, forgotten = events.ObjectsFound(OTHER, [object_id]), events.ObjectsForgotten(OTHER, [object_id])
+    state, task = cluster.state, cluster.state.tasks["x"]
+    state.handle(found, 0.0)
+    state.life.results.forget_copy(task, state.hosts[OTHER])
+    state.handle(found, 0.0)
+    assert where(cluster, "x") == [HOST]
+    state.handle(forgotten, 0.0)
+    state.handle(found, 0.0)
+    assert where(cluster, "x") == [HOST, OTHER]
+
+
 def test_published_data_counts_again_though_nobody_else_holds_it(cluster):
     cluster.scatter("client", "x", HOST)
     cluster.publish("client", 1, "name", ["x"])

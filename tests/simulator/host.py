@@ -70,6 +70,7 @@ class Host(Peer):
             self._keep(index)
         self._handlers: dict[type, Callable[[Any], None]] = {
             to_do.DeleteObjects: lambda i: self._delete(i.items),
+            to_do.ForgetObjects: self._forget_copies,
             to_do.CopyObjects: self._copy,
             to_do.AskForReport: lambda i: self._report(),
             to_do.AskForExit: self._asked_for_exit,
@@ -183,6 +184,10 @@ class Host(Peer):
         for object_id in object_ids:
             self.store.pop(object_id, None)
             self.owners.pop(object_id, None)
+
+    def _forget_copies(self, instruction: to_do.ForgetObjects) -> None:
+        self._delete(instruction.items)
+        self.say(events.ObjectsForgotten(self.address, instruction.items))
 
     def forget(self, object_id: bytes) -> None:
         """The scheduler wants an object of a worker deleted that has died since, or the worker itself does."""

@@ -41,6 +41,7 @@ class Cluster:
         state = CheckedState if validate else SchedulerState
         self.state = state(**{"patience_seconds": 0.0, **options})
         self.stores: dict[str, set[bytes]] = {}
+        self.forgot: list[events.ObjectsForgotten] = []  # what hosts are about to say
         self.away: dict[str, set[bytes]] = {}  # of hosts that the scheduler has given up, but that live
         self.nbytes: dict[bytes, int] = {}
         self.values: dict[bytes, Value] = {}  # of every object that ever was
@@ -92,6 +93,8 @@ class Cluster:
             done = self.state.handle(event, self.now)
         for instruction in done:
             self._apply(instruction)
+        while self.forgot:
+            self.state.handle(self.forgot.pop(), self.now)
         waits = list(self.state.waits)
         assert {(wait.client, wait.request) for wait in waits} == set(self.open), "what is not answered waits"
         if isinstance(event, events.TimePassed):
@@ -137,6 +140,9 @@ class Cluster:
             self.told.append(instruction)
         elif isinstance(instruction, to_do.DeleteObjects):
             self.stores[peer] -= set(instruction.items)
+        elif isinstance(instruction, to_do.ForgetObjects):
+            self.stores[peer] -= set(instruction.items)
+            self.forgot.append(events.ObjectsForgotten(peer, instruction.items))
         elif isinstance(instruction, to_do.CopyObjects):
             self.copying += [(peer, object_id) for object_id, sources in instruction.items]
             assert all(peer not in sources for _, sources in instruction.items)

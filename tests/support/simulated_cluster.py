@@ -336,6 +336,11 @@ class SimulatedCluster:
                 self.later(2 * LATENCY_SECONDS, lambda errand=instruction: self._answer_errand(errand))
             elif isinstance(instruction, to_do.CopyObjects):
                 self._send(self._bring, [(peer, object_id) for object_id, _ in instruction.items])
+            elif isinstance(instruction, to_do.ForgetObjects):
+                self._send(self._hosts[peer].delete, [(i, self._nbytes(self._keys[i])) for i in instruction.items])
+                self.later(
+                    2 * LATENCY_SECONDS, lambda i=instruction: self.tell(events.ObjectsForgotten(i.peer, i.items))
+                )
             elif isinstance(instruction, to_do.DeleteObjects | to_do.DiscardResults):
                 peer = self._workers[peer].host.address if peer in self._workers else peer
                 self._send(self._hosts[peer].delete, [(i, self._nbytes(self._keys[i])) for i in instruction.items])

@@ -72,6 +72,7 @@ MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.TellRevoked: lambda i: protocol.worker.REVOKED(i.number, i.run_ids),
     to_do.CopyObjects: lambda i: protocol.node.COPY(i.items),
     to_do.DeleteObjects: lambda i: protocol.node.DELETE(i.items),
+    to_do.ForgetObjects: lambda i: protocol.node.FORGET(i.items),
     to_do.DiscardResults: lambda i: protocol.worker.DISCARD(i.items),
     to_do.ReportKept: lambda i: protocol.client.KEPT(i.items),
     to_do.Warn: lambda i: protocol.client.WARNING(i.text[:MAX_REASON_LENGTH]),

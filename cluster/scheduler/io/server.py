@@ -596,6 +596,7 @@ class Scheduler:
                     protocol.node.PLACES_CHANGED: self._places_changed,
                     protocol.node.NANNY_LEFT: self._taking(events.NannyLeft),
                     protocol.node.COPIED: self._taking(events.ObjectsFound),
+                    protocol.node.FORGOT: self._taking(events.ObjectsForgotten),
                     protocol.node.NOT_COPIED: self._taking(events.CopiesFailed),
                     protocol.node.EXITED: self._worker_exited,
                     protocol.node.LEFT: self._taking(events.OwnerLeft),

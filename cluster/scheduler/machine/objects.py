@@ -41,6 +41,7 @@ class Objects:
         self.events: EventHandlers = {
             events.ObjectsReported: self._objects_reported,
             events.ObjectsFound: self._objects_found,
+            events.ObjectsForgotten: self._objects_forgotten,
             events.OwnerLeft: self._owner_left,
         }
         self._hosts = shared.hosts
@@ -86,7 +87,15 @@ class Objects:
     def _objects_found(self, event: events.ObjectsFound) -> None:
         host = self._hosts.get(event.host)
         if host is not None:
-            self._found(host, event.object_ids)
+            self._found(host, [i for i in event.object_ids if i not in host.forgetting])
+
+    def _objects_forgotten(self, event: events.ObjectsForgotten) -> None:
+        host = self._hosts.get(event.host)
+        if host is not None:
+            for object_id in event.object_ids:
+                host.forgetting[object_id] -= 1
+                if host.forgetting[object_id] <= 0:
+                    del host.forgetting[object_id]
 
     def _found(self, host: Host, object_ids: Iterable[ObjectId]) -> None:
         for object_id in object_ids:

@@ -325,6 +325,13 @@ class RevocationConfirmed(NamedTuple):
     number: int
 
 
+class ObjectsForgotten(NamedTuple):
+    """A store has forgotten these, as it was told (`ForgetObjects`)."""
+
+    host: str
+    object_ids: Sequence[ObjectId]
+
+
 class ObjectsFound(NamedTuple):
     """A store has these: copies that it fetched, or what a client put there that has left since."""
 
@@ -475,6 +482,7 @@ Event: TypeAlias = (
     | RunsRevoked
     | RevocationConfirmed
     | ObjectsFound
+    | ObjectsForgotten
     | CopiesFailed
     | OwnerLeft
     | ErrandDone

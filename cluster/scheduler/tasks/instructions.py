@@ -114,6 +114,13 @@ class DeleteObjects(NamedTuple):
     items: list[ObjectId]
 
 
+class ForgetObjects(NamedTuple):
+    """As `DeleteObjects`, of what has copies elsewhere. The node says when it has done so."""
+
+    peer: str
+    items: list[ObjectId]
+
+
 class CopyObjects(NamedTuple):
     peer: str  # the node that is to bring them
     items: list[tuple[ObjectId, Sequence[str]]]  # and the nodes that have each
@@ -271,6 +278,7 @@ Instruction: TypeAlias = (
     | KillRuns
     | TellRevoked
     | DeleteObjects
+    | ForgetObjects
     | CopyObjects
     | DiscardResults
     | ReportMemory

@@ -10,7 +10,7 @@ the same events always lead to the same instructions.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -293,6 +293,7 @@ class Host:
         "description",
         "errors",
         "expected_nbytes",
+        "forgetting",
         "incarnation",
         "is_ready",
         "leaving",
@@ -314,6 +315,8 @@ class Host:
         self.errors: dict[TaskError, None] = {}  # large ones, which lie here
         #: Data of clients that it was told to delete last. It may not have heard that when it is given up.
         self.deleted: deque[ObjectId] = deque(maxlen=MAX_DELETED)
+        #: What it was told to forget, and how often, since there are other copies, and has not said to have forgotten.
+        self.forgetting: Counter[ObjectId] = Counter()
         self.nbytes = 0  # of all of these
         self.expected_nbytes = 0  # of the results of what its workers have been sent
         self.capacity = int(description.get("capacity") or 0)

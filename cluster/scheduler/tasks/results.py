@@ -8,7 +8,12 @@ from __future__ import annotations
 from holdfast.cluster.journal import records
 from holdfast.cluster.protocol.durable_copies import DurableCopy
 from holdfast.cluster.scheduler.tasks.decisions import Decisions
-from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DiscardResults, Instructions
+from holdfast.cluster.scheduler.tasks.instructions import (
+    DeleteObjects,
+    DiscardResults,
+    ForgetObjects,
+    Instructions,
+)
 from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
 from holdfast.cluster.scheduler.tasks.names import ObjectId, Payload
 from holdfast.cluster.scheduler.tasks.partitioned import PartitionedDict
@@ -110,14 +115,20 @@ class Results:
         return bool(task.where or task.inline is not None or task in self.durable)
 
     def forget_copy(self, task: Task, host: Host) -> None:
-        """Have a host delete its copy. There must be another one."""
+        """Have a host delete its copy. There must be another one.
+
+        The host may be just saying that it has a copy. That does not count, or others would be deleted for it.
+        """
         assert task.object_id is not None
         assert len(task.where) > 1
         self.remove_copy(task, host)
         if task.maker is not None and task.maker.host is host:
             self.discard(task.maker, task.object_id)
         else:
-            self._delete_from(host, task)
+            if task.payload is None:
+                host.deleted.append(task.object_id)
+            host.forgetting[task.object_id] += 1
+            self._instructions.add(ForgetObjects, host.address, task.object_id)
 
     def _delete_from(self, host: Host, task: Task) -> None:
         assert task.object_id is not None
