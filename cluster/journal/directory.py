@@ -302,7 +302,7 @@ def replace(place: Path, data: bytes, *, sync: bool) -> None:
     Only if it is synced that holds for what happens to the machine, too.
     """
     beside = place.with_name(place.name + _NEW)
-    with beside.open("wb") as file:
+    with open(beside, "wb", opener=private) as file:
         file.write(data)
         if sync:
             file.flush()

@@ -44,6 +44,7 @@ def impatient(monkeypatch):
     """A cluster that waits for nobody for long."""
     monkeypatch.setenv("HOLDFAST_RESUME_TIMEOUT", str(SHORT_SECONDS))
     monkeypatch.setenv("HOLDFAST_CLIENT_RESUME_TIMEOUT", str(SHORT_SECONDS))
+    monkeypatch.setenv("HOLDFAST_SCHEDULER_TIMEOUT", "0")
     with LocalCluster(1, 1, object_store_memory="64 MiB") as cluster:
         yield cluster
 

@@ -64,7 +64,7 @@ class Scheduler:
             behind = ()
             if self.outstanding and self.random.random() < 0.1:
                 behind = (("key", next(reversed(self.outstanding)), None, ()),)
-            tasks.append(("key", run_id, None, b"", behind, None))
+            tasks.append(("key", run_id, None, b"", behind, None, run_id))
             self.outstanding[run_id] = None
         if tasks:
             self.connection.send(("run", tasks))

@@ -306,8 +306,15 @@ class TestTwoHosts:
         nodes = client._request(protocol.requests.STATUS)["nodes"]
         one = next(iter(nodes))
         process = psutil.Process(nodes[one]["pid"])
-        found_out, leaves = threading.Event(), StoreAccess._leaves
-        monkeypatch.setattr(StoreAccess, "_leaves", lambda *args: found_out.set() or leaves(*args))
+        found_out, write_to = threading.Event(), StoreAccess._write_to
+
+        def write(*args, **options):
+            try:
+                return write_to(*args, **options)
+            finally:
+                found_out.set()
+
+        monkeypatch.setattr(StoreAccess, "_write_to", write)
         data = [np.full(100_000, number) for number in range(4)]
         with ThreadPoolExecutor(1) as pool:
             with stopped(cluster.scheduler_pid):  # so that nobody is told before it's found out

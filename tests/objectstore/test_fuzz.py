@@ -37,7 +37,7 @@ ANSWER_SECONDS = 0.002  # as long as an answer is looked out for; some never com
 ids = st.binary(min_size=16, max_size=16)
 numbers = st.integers(0, 1 << 62)
 texts = st.none() | st.text(max_size=20)
-seals = st.tuples(ids, numbers, numbers, texts, texts, texts, st.booleans()).map(list)
+seals = st.tuples(ids, numbers, numbers, texts, texts, texts, numbers, st.binary(max_size=20), st.booleans()).map(list)
 VALID = st.one_of(
     st.tuples(st.just(Op.ATTACH), st.text(max_size=50)),
     st.tuples(st.just(Op.SEAL), st.lists(seals, max_size=4)),

@@ -166,7 +166,8 @@ class TestSuspicions:
             ),
             (
                 {"suspicion": "cycle", "holders": [{"kind": "actor", "name": "Node 'n'"}]},
-                "only objects and actors keep that keep each other: no client can reach them, and they stay.",
+                "only objects and actors keep that keep each other: no client has a future of them, "
+                "and they stay. To free them, cancel one by its key",
             ),
             (
                 {"suspicion": "read", "holders": [{"kind": "process", "name": "etl"}], "host": {"name": "alpha"}},

@@ -168,6 +168,7 @@ def test_long_lists_are_asked_for_in_pieces():
     cluster.submit(client, {("f", "known"): []})
     cluster.finish(("f", "known"), nbytes=SMALL, inline=INLINE, seconds=1e-6)
     cluster.submit(client, {("f", n): [] for n in range(1500)})
+    cluster.catch_up()
     (worker,) = cluster.runs
     assert len(cluster.runs[worker]) > 2 * MAX_ITEMS
     cluster.add_worker("tcp://host0:1")
