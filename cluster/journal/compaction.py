@@ -129,7 +129,8 @@ def main() -> None:
 
 
 def _end_with_input() -> None:
-    sys.stdin.buffer.read()
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as unbuffered:
+        unbuffered.readall()  # a buffered reader has a lock, which the interpreter wants when it ends
     os._exit(1)
 
 

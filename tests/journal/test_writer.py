@@ -14,7 +14,7 @@ import pytest
 from holdfast.cluster.errors import JournalError, JournalFullError
 from holdfast.cluster.journal import directory as state
 from holdfast.cluster.journal import records
-from holdfast.cluster.journal.compaction import summarize
+from holdfast.cluster.journal.compaction import ENDS_WITH_INPUT, summarize
 from holdfast.cluster.journal.directory import StateDirectory
 from holdfast.cluster.journal.group_sync import GroupSync
 from holdfast.cluster.journal.recovery import read, recover
@@ -22,6 +22,7 @@ from holdfast.cluster.journal.writer import Writer
 
 PATIENCE_SECONDS = 30.0
 _SMALL = 4_000
+_COMPACTION = [sys.executable, "-m", "holdfast.cluster.journal.compaction"]
 
 _WRITES_WITHOUT_END = """
 import itertools, sys
@@ -113,7 +114,10 @@ def test_closed_files_are_summed_up_while_others_are_written(path, directory):
 def test_the_summary_is_made_in_a_process_of_its_own(path, write):
     write(*[_put(number) for number in range(100)], file_nbytes=_SMALL)
     last = state.files(path)[-1].number
-    subprocess.run([sys.executable, "-m", "holdfast.cluster.journal.compaction", str(path), str(last)], check=True)
+    # Its scheduler keeps the other end of its input.
+    process = subprocess.Popen([*_COMPACTION, str(path), str(last), ENDS_WITH_INPUT], stdin=subprocess.PIPE)
+    assert process.wait(PATIENCE_SECONDS) == 0
+    process.stdin.close()
     assert [file.is_summary for file in state.files(path)] == [True]
     write(_put(100))
     assert _numbers(path) == list(range(101))
