@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.cluster.processes.log_files import open_log
+from holdfast.cluster.processes.log_files import Log, open_log
 from holdfast.cluster.processes.parent import (
     UNKNOWN_EXIT,
     ChildProcess,
@@ -216,7 +216,7 @@ class _Request:
         may_fork: bool = False,
     ) -> None:
         self._name = name
-        self._log_file = log_file
+        self._log: Log | None = None
         with contextlib.ExitStack() as undo:
             self._ours = ours = undo.enter_context(contextlib.ExitStack())
             self._theirs = theirs = undo.enter_context(contextlib.ExitStack())
@@ -236,6 +236,7 @@ class _Request:
             else:
                 log = open_log(log_file)
                 theirs.callback(os.close, log)
+                self._log = Log(log_file, os.fstat(log).st_size)
                 descriptors |= {"stdout": log, "stderr": log}
             self._descriptors = list(descriptors.values())
             content = {"module": module, "arguments": list(arguments), "env": dict(env or {})}
@@ -268,7 +269,7 @@ class _Request:
         (pidfd,) = received
         self._ours.pop_all()
         return ForkedProcess(
-            answer["pid"], self._name, self._log_file, self._ready_fd, self._lifeline_fd, pidfd, self._exit_fd
+            answer["pid"], self._name, self._log, self._ready_fd, self._lifeline_fd, pidfd, self._exit_fd
         )
 
 
@@ -287,9 +288,9 @@ class ForkedProcess(ChildProcess):
     """
 
     def __init__(
-        self, pid: int, name: str, log_file: Path | None, ready_fd: int, lifeline_fd: int, pidfd: int, exit_fd: int
+        self, pid: int, name: str, log: Log | None, ready_fd: int, lifeline_fd: int, pidfd: int, exit_fd: int
     ) -> None:
-        super().__init__(pid, name, log_file, ready_fd, lifeline_fd)
+        super().__init__(pid, name, log, ready_fd, lifeline_fd)
         self._pidfd = pidfd
         self._exit_fd = exit_fd
         self._code: int | None = None

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,13 @@ LIMIT_NBYTES = 16 << 20
 CHECK_SECONDS = 2.0
 _CHUNK_NBYTES = 1 << 20
 _NAME_LENGTH_MAX = 100
+
+
+class Log(NamedTuple):
+    """Where a process logs: the file, and what is in it before the process begins, in bytes."""
+
+    path: Path
+    start: int
 
 
 def cut_large(paths: Iterable[Path], limit_nbytes: int = LIMIT_NBYTES) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from holdfast.cluster.processes.child import AT_WORK
 from holdfast.cluster.processes.environment import environment
-from holdfast.cluster.processes.log_files import open_log
+from holdfast.cluster.processes.log_files import Log, open_log
 from holdfast.objectstore.errors import HoldfastError
 
 #: How much of a log a failure shows.
@@ -48,13 +48,13 @@ class ChildProcess(abc.ABC):
     log_file : Path or None
     """
 
-    def __init__(self, pid: int, name: str, log_file: Path | None, ready_fd: int, lifeline_fd: int) -> None:
+    def __init__(self, pid: int, name: str, log: Log | None, ready_fd: int, lifeline_fd: int) -> None:
         self.name = name
         self.pid = pid
-        self.log_file = log_file
+        self.log_file = None if log is None else log.path
         self._ready_fd = ready_fd
         self._lifeline_fd = lifeline_fd
-        self._log_start = log_file.stat().st_size if log_file is not None else 0
+        self._log_start = 0 if log is None else log.start
         self._said = b""
         _children.add(self)
 
@@ -216,9 +216,9 @@ class SpawnedProcess(ChildProcess):
     """A process that `spawn` started."""
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], name: str, log_file: Path | None, ready_fd: int, lifeline_fd: int
+        self, popen: subprocess.Popen[bytes], name: str, log: Log | None, ready_fd: int, lifeline_fd: int
     ) -> None:
-        super().__init__(popen.pid, name, log_file, ready_fd, lifeline_fd)
+        super().__init__(popen.pid, name, log, ready_fd, lifeline_fd)
         self._popen = popen
 
     @property
@@ -317,7 +317,7 @@ def spawn(
     lifeline_read = lifeline_write = -1
     if lifeline:
         lifeline_read, lifeline_write = os.pipe()
-    output = None
+    output = log = None
     try:
         command = [sys.executable, "-m", module, *arguments, "--ready-fd", str(ready_write)]
         inherited = [*pass_fds, ready_write]
@@ -326,6 +326,7 @@ def spawn(
             inherited.append(lifeline_read)
         if log_file is not None:
             output = open_log(log_file)
+            log = Log(log_file, os.fstat(output).st_size)
         popen = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -347,7 +348,7 @@ def spawn(
             os.close(lifeline_read)
         if output is not None:
             os.close(output)
-    return SpawnedProcess(popen, name or module.rpartition(".")[2], log_file, ready_read, lifeline_write)
+    return SpawnedProcess(popen, name or module.rpartition(".")[2], log, ready_read, lifeline_write)
 
 
 def require_pidfds() -> None:

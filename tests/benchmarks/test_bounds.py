@@ -7,7 +7,7 @@ from benchmarks import bounds
 
 def test_a_short_run(monkeypatch, capsys):
     monkeypatch.setattr(bounds, "_QUIET_SECONDS", 0.3)
-    assert bounds.main(["--results", "500", "--questions", "40"]) == 0
+    assert bounds.main(["--results", "500", "--questions", "40", "--lost", "2000"]) == 0
     table = capsys.readouterr().out
     assert "is silent" in table
     assert "asks 40 times where 500 results are" in table

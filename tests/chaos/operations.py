@@ -248,28 +248,23 @@ def count(work: Work) -> None:
 
 
 def dataset(work: Work) -> None:
-    name = f"chaos-{work.chance.randrange(DATASETS)}"
-    choice = work.chance.random()
-    if choice < 0.3:
-        _publish(work, name, durable=False)
-    elif choice < 0.4:
-        with contextlib.suppress(DatasetNotFoundError):
-            work.client.unpublish_dataset(name)
-    else:
-        with contextlib.suppress(DatasetNotFoundError):
-            check_dataset(work, name)
+    _change_or_check(work, f"chaos-{work.chance.randrange(DATASETS)}", 0.3, durable=False)
 
 
 def durable(work: Work) -> None:
-    name = f"chaos-durable-{work.chance.randrange(DATASETS)}"
+    _change_or_check(work, f"chaos-durable-{work.chance.randrange(DATASETS)}", 0.4, durable=True)
+
+
+def _change_or_check(work: Work, name: str, published: float, *, durable: bool) -> None:
+    """Publish a dataset, with this chance, or unpublish it, or see whether it is right."""
     choice = work.chance.random()
-    if choice < 0.4:
-        _publish(work, name, durable=True)
-    elif choice < 0.5:
-        with contextlib.suppress(DatasetNotFoundError):
+    if choice < published:
+        _publish(work, name, durable=durable)
+        return
+    with contextlib.suppress(DatasetNotFoundError):
+        if choice < published + 0.1:
             work.client.unpublish_dataset(name)
-    else:
-        with contextlib.suppress(DatasetNotFoundError):
+        else:
             check_dataset(work, name)
 
 

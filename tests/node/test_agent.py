@@ -188,6 +188,7 @@ def test_a_killed_worker_is_reported_and_started_again(scheduler, start_host, ev
     assert address == f"{host.address}/0"
     assert "SIGKILL" in reason
     assert incarnation == killed.info["incarnation"]
+    scheduler.wait(lambda: killed.gone, "its connection ends")
     again = host.worker(0)
     assert again.info["incarnation"] != incarnation
     assert again.info["pid"] != killed.info["pid"]
@@ -235,6 +236,7 @@ def test_workers_outlive_what_has_forked_them_and_another_forks_the_next(schedul
     _, address, reason, *_ = scheduler.message(host.node, "exited")
     assert address == f"{host.address}/0"
     assert "could not say how" in reason
+    scheduler.wait(lambda: worker.gone, "its connection ends")
     again = host.worker(0)
     assert scheduler.value(again, scheduler.task(again, abs, -1)) == 1
     assert psutil.Process(again.info["pid"]).parent() != fork_server
@@ -401,6 +403,7 @@ def test_a_worker_that_cannot_be_started_again_at_once_is_later(start_host, capl
     os.kill(worker.info["pid"], signal.SIGKILL)
     eventually(lambda: "Too many open files" in caplog.text)
     resource.prlimit(fork_server.pid, resource.RLIMIT_NOFILE, limits)
+    eventually(lambda: worker.gone)
     again = host.worker()
     assert again.info["pid"] != worker.info["pid"]
     assert psutil.Process(again.info["pid"]).parent() == fork_server

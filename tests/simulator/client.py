@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,7 +59,7 @@ class KeyState:
         self.waiters: list[Callable[[], None]] = []
 
 
-class Keys:
+class Keys(abc.ABC):
     """The keys that a client holds, and what it was told of them. A worker's tasks have such a table, too.
 
     Attributes
@@ -79,13 +80,13 @@ class Keys:
         self._where = where
         self._chance = stream(world.seed, f"reads of {id} {world.count(id)}")
 
+    @abc.abstractmethod
     def post(self, event: Any) -> None:
         """Say something to the scheduler."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def later(self, seconds: float, what: Callable[..., None], *arguments: Any) -> None:
         """Have something done after a while, if the process is there then."""
-        raise NotImplementedError
 
     def hold(self, key: Any) -> KeyState:
         """The state of a key; a new one if it isn't held, or has ended."""

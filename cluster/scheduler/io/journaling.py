@@ -229,7 +229,10 @@ class Journal:
         return True
 
     def _tell_when_lasting(self, decided: Sequence[Record], instructions: list[Instruction]) -> None:
-        if not any(record[0] in _ENTRIES and record[1] in LASTING for record in decided):
+        for record in decided:
+            if record[0] in _ENTRIES and record[1] in LASTING:
+                break
+        else:
             self._tell(instructions)
             return
         replies: list[Instruction] = [instruction for instruction in instructions if isinstance(instruction, Reply)]

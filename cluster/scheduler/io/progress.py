@@ -56,7 +56,17 @@ class Progress:
         Whether what is handled is safe. Not while nothing can be written, or while it is only put off.
     """
 
-    __slots__ = ("_connection", "_decisions", "_lengths", "_peer", "_position", "_skipped", "counts")
+    __slots__ = (
+        "_connection",
+        "_decisions",
+        "_frames",
+        "_lengths",
+        "_line",
+        "_messages",
+        "_peer",
+        "_skipped",
+        "counts",
+    )
 
     def __init__(
         self, peer: str, connection: ResumableConnection, decisions: Decisions | None, recorded: Position | None
@@ -65,17 +75,19 @@ class Progress:
         self._peer = peer
         self._connection = connection
         self._decisions = decisions
-        self._position = Position(connection.numbered_since, connection.taken - len(connection.batches), 0)
+        self._line = connection.numbered_since
+        self._frames = connection.taken - len(connection.batches)
+        self._messages = 0
         self._lengths: deque[int] = deque()  # of the frames that are not handled wholly, in messages
         #: Messages of the first frame that comes that have had their effects.
         self._skipped = 0
-        if recorded is not None and recorded[:2] == self._position[:2]:
+        if recorded is not None and recorded[:2] == (self._line, self._frames):
             self._skipped = recorded.messages
 
     @property
     def position(self) -> Position:
         """How far the peer is heard, with the message that is being handled."""
-        return self._position
+        return Position(self._line, self._frames, self._messages)
 
     def came(self, length: int) -> None:
         """A frame of so many messages has come."""
@@ -85,23 +97,22 @@ class Progress:
 
     def begin(self) -> bool:
         """A message is about to be handled. Whether it had its effects before."""
-        line, frames, messages = self._position
-        messages += 1
-        if messages == self._lengths[0]:
+        self._messages += 1
+        if self._messages == self._lengths[0]:
             self._lengths.popleft()
-            frames, messages = frames + 1, 0
-        self._position = Position(line, frames, messages)
+            self._frames += 1
+            self._messages = 0
         if self._skipped:
             self._skipped -= 1
             return True
-        if self.counts:
-            self.note(self._position)
+        if self.counts and self._decisions is not None:
+            self._decisions.heard = self._peer, (self._line, self._frames, self._messages)
         return False
 
     def note(self, position: Position) -> None:
         """What is decided from here on follows from what the peer has said up to there."""
         if self._decisions is not None:
-            self._decisions.heard_up_to(self._peer, position)
+            self._decisions.heard = self._peer, position
 
     def forget(self) -> None:
         """The peer has left, and says no more."""
@@ -110,10 +121,10 @@ class Progress:
 
     def end(self) -> None:
         """The message is handled."""
-        if self.counts and not self._position.messages:
-            self._connection.handled(self._position.frames)
+        if self.counts and not self._messages:
+            self._connection.handled(self._frames)
 
     def tell(self) -> None:
         """Tell the peer how far it is heard, if that counts: it was not told before."""
         if self.counts:
-            self._connection.handled(self._position.frames)
+            self._connection.handled(self._frames)

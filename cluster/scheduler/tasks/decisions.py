@@ -29,9 +29,11 @@ class Decisions:
     ----------
     is_kept : bool
         Look at it before what costs something to note.
+    heard : tuple or None
+        What is noted from here on follows from what a peer has said up to a position: its name, and the position.
     """
 
-    __slots__ = ("_client", "_heard", "_held", "_is_hold", "_noted", "is_kept")
+    __slots__ = ("_client", "_held", "_is_hold", "_noted", "heard", "is_kept")
 
     def __init__(self, is_kept: bool = False) -> None:
         self.is_kept = is_kept
@@ -40,15 +42,11 @@ class Decisions:
         self._held: list[int] = []
         self._client = ""
         self._is_hold = False
-        self._heard: tuple[str, Sequence[Any]] | None = None
-
-    def heard_up_to(self, peer: str, position: Sequence[Any]) -> None:
-        """What is noted from here on follows from what a peer has said up to this position."""
-        self._heard = peer, position
+        self.heard: tuple[str, Sequence[Any]] | None = None
 
     def forget_peer(self, peer: str) -> None:
         """A peer has left, and says no more."""
-        self._heard = None
+        self.heard = None
         self.note(records.remove("positions", peer))
 
     def note(self, record: Record) -> None:
@@ -85,9 +83,12 @@ class Decisions:
 
     def take(self) -> list[Record]:
         """All that was noted since the last time."""
-        self._close()
+        if self._held:
+            self._close()
+        elif not self._noted:
+            return []
         noted, self._noted = self._noted, []
-        if noted and self._heard is not None:
-            noted.append(records.put("positions", *self._heard))
-            self._heard = None
+        if self.heard is not None:
+            noted.append(records.put("positions", *self.heard))
+            self.heard = None
         return noted
