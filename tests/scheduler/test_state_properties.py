@@ -464,7 +464,6 @@ class History(RuleBasedStateMachine):
         assert not cluster.state.life.functions.table
         assert not any(cluster.stores.values())
 
-
     def cut_circles(self):
         """Tasks that are left keep each other, by exceptions: a client can free them."""
         cluster = self.cluster
