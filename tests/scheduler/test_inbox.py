@@ -82,6 +82,76 @@ def test_what_does_not_fit_into_a_turn_goes_on_in_the_next_and_others_are_heard_
     run(main())
 
 
+def test_a_peer_that_says_little_in_several_messages_waits_for_one_turn_of_one_that_says_much(clock):
+    """Each of the two has its share of a turn, however many messages that is."""
+
+    async def main():
+        log = []
+
+        def handle_much(message):
+            log.append("much")
+            clock.now += inbox_module.TURN_SECONDS
+
+        def handle_little(message):
+            log.append("little")
+            clock.now += inbox_module.SHARE_SECONDS / 10
+
+        inboxes = Inboxes()
+        much, little = Inbox(Pretended(), handle_much, None), Inbox(Pretended(), handle_little, None)
+        inboxes.received(much, [("release", [1])] * 10)
+        inboxes.received(little, [("turn", 1), ("release", [1]), ("turn", 2), ("request", 1)])
+        while len(log) < 14:
+            await asyncio.sleep(0)
+        first = log.index("little")
+        assert first <= 2
+        assert log[first : first + 4] == ["little"] * 4
+
+    run(main())
+
+
+def test_a_peer_that_says_much_in_short_messages_has_no_more_of_a_turn_than_its_share(clock):
+    async def main():
+        log = []
+
+        def note(name):
+            def handle(message):
+                log.append(name)
+                clock.now += inbox_module.SHARE_SECONDS / 10
+
+            return handle
+
+        inboxes = Inboxes()
+        one, other = Inbox(Pretended(), note("one"), None), Inbox(Pretended(), note("other"), None)
+        one.add([("turn", n) for n in range(100)])
+        inboxes.received(other, [("turn", 1)])  # which is handled at once
+        inboxes.go_on(one)
+        inboxes.received(other, [("turn", 2)])
+        while len(log) < 102:
+            await asyncio.sleep(0)
+        assert log[0] == "other"
+        assert log[1:].index("other") <= 12
+
+    run(main())
+
+
+def test_what_else_the_loop_does_in_a_turn_takes_nothing_from_the_time_for_messages(clock):
+    async def main():
+        log = []
+
+        def handle(message):
+            log.append(message[0])
+            clock.now += inbox_module.TURN_SECONDS / 4
+
+        inboxes = Inboxes()
+        one, other = Inbox(Pretended(), handle, None), Inbox(Pretended(), handle, None)
+        inboxes.received(one, [("want", [1])])
+        clock.now += 1.0  # in the same turn
+        inboxes.received(other, [("release", [1])])
+        assert log == ["want", "release"]
+
+    run(main())
+
+
 def test_a_turn_is_one_turn_of_the_loop_however_often_its_clock_is_looked_at(clock):
     async def main():
         loop = asyncio.get_running_loop()

@@ -2,9 +2,14 @@
 
 A peer may send more at once than is handled in a moment: a graph of a million tasks, the release of as many results.
 So what arrives waits in the peer's `Inbox`, cut into pieces that are handled in milliseconds (`protocol.cutting`), and
-`Inboxes` gives each turn of the event loop a share of time: within it one piece of each peer is handled, in turn, and
-what is left goes on in the next turn, after the sockets and timers have been looked at. What comes while there is time
-is handled as it comes, without having waited.
+`Inboxes` gives each turn of the event loop some time. Within it the peers come one after the other, each with a share
+of that time, and what is left goes on in the next turn, after the sockets and timers have been looked at. What comes
+while there is time is handled as it comes, without having waited.
+
+A share is time and not a piece, since peers say much and little in very different numbers of pieces. A client that asks
+one thing says it in a few short messages; if it got one of them handled in each turn, it would wait for as many turns
+of those that have the scheduler do much. So it waits for one turn of each peer that was in line before, whatever that
+has brought, and for what the state machine does beside (`FollowUp`), once or twice.
 
 Kept is the order of what one peer sends, its leaving included; between peers there is none, as there is none on the
 network. The scheduler reads no more from a peer that has something waiting here: what the peer has to say waits on its
@@ -36,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 #: How long messages are handled in one turn of the event loop; the last piece that is begun may take longer.
 TURN_SECONDS = 0.005
+#: How long those of one peer are, while others wait; so may the last piece of these.
+SHARE_SECONDS = 0.001
 
 
 class Inbox:
@@ -178,7 +185,7 @@ class Inboxes:
         self._waiting: OrderedDict[Inbox, None] = OrderedDict()  # the next one first
         self._scheduled = False
         self._in_turn = False  # something has been handled in this one
-        self._until = 0.0
+        self._left = 0.0  # of its time
 
     def received(self, inbox: Inbox, messages: Iterable[tuple[Any, ...]]) -> None:
         """Handle what a peer has sent: now as far as there is time, and soon what is left."""
@@ -221,26 +228,39 @@ class Inboxes:
         is_new = not self._in_turn
         if is_new:
             self._in_turn = True
-            self._until = time.monotonic() + TURN_SECONDS
+            self._left = TURN_SECONDS
             self._loop.call_soon(self._end_turn)
+        now = time.monotonic()
+        until = now + self._left  # what else the loop does in this turn counts for nothing
         waiting = self._waiting
         while waiting:
             if is_new:
                 is_new = False  # whatever time there is, each turn gets something done
-            elif time.monotonic() >= self._until:
+            elif now >= until:
                 self._scheduled = True
                 self._loop.call_soon(self._work)
-                return
+                break
             inbox, _ = waiting.popitem(last=False)
+            now = self._give_share(inbox, now, until)
+        self._left = until - now
+
+    def _give_share(self, inbox: Inbox, now: float, until: float) -> float:
+        """Handle what a peer has sent, as long as its share of the turn lasts; the time then."""
+        until = min(until, now + SHARE_SECONDS)
+        inbox.heard = now
+        while True:
             if inbox.is_blocked:
                 inbox.pause()  # until `go_on`
-                continue
-            inbox.heard = self._until
+                return now
             inbox.handle_one()
-            if inbox.waits:
-                waiting[inbox] = None
-            else:
+            now = time.monotonic()
+            if not inbox.waits:
+                self._waiting.pop(inbox, None)  # where `go_on` may have put it meanwhile
                 inbox.resume()
+                return now
+            if now >= until:
+                self._waiting[inbox] = None
+                return now
 
     def _end_turn(self) -> None:
         self._in_turn = False
