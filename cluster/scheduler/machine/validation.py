@@ -143,6 +143,7 @@ def validate_state(state: SchedulerState) -> None:
         if worker in state.placement.ahead:
             assert worker.nactive > worker.nthreads
     assert list(state.placement.ahead.values()) == sorted(state.placement.ahead.values())
+    state.placement.check(is_filled=not state.life.follow_up.is_filling)
     taking = [worker for worker in state.workers.values() if not worker.barred and worker.reserved_for is None]
     assert state.placement.somebody_is_idle == any(w.nactive < w.nthreads for w in taking)
     for task, contents in state.life.holding.contents.items():

@@ -23,6 +23,13 @@ worker that is idle first. A worker with an idle thread comes before workers tha
 ahead, and then has to wait longer than expected, is taken back (`recall`). A worker that is not known to hear has
 neither room nor an idle thread (`revocation`).
 
+There may be thousands of workers, nearly all of them idle, and few tasks that are ready. So nobody asks each idle
+worker whether it finds something. Tasks of queues that belong to no host are for the next worker with room. Those of a
+host's own queue are for its workers: such a host is looked at when a task has come to its queue, or room to one of its
+workers (`Placement._to_serve`). What is left waits for workers that are busy, and may go to an idle worker of another
+host: all of these are as good as each other but for the data that lies where they are, so one of them is asked, and
+those that have some of the data. Some hosts at a time are looked at for that, in turn.
+
 A task that may have killed a worker runs alone (`suspects`), and waits beside the queues (`reservations`).
 
 A short task that waits for one run only goes where that run is, before there is a result (`Placement.may_line_up`): a
@@ -32,9 +39,10 @@ chain of short tasks costs no message between one and the next.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TypeAlias
 
 from holdfast.cluster.ledger import RUNS_PER_THREAD_MAX
 from holdfast.cluster.scheduler.placing.eligibility import Eligibility
@@ -53,6 +61,10 @@ NEARLY_FULL = 0.7
 #: So many tasks for each of its threads a host takes at once of those that may run on any, if it's not more than its
 #: share of what there is. More keeps more of a family together, fewer leaves less to be given to others in the end.
 STRETCH_PER_THREAD = 8
+#: For an idle worker so many hosts are looked at that may have too much to do; the next ones the next time.
+HOSTS_LOOKED_AT = 8
+#: Of a task that one of these has: so many results that it reads, and so many places of each.
+DATA_LOOKED_AT = 8
 #: What bringing data over from another host is expected to cost.
 TRANSFER_NBYTES_PER_SECOND = 1e9
 TRANSFER_LATENCY_SECONDS = 0.002
@@ -73,15 +85,18 @@ class Placement:
     def __init__(self, hosts: dict[str, Host], workers: dict[str, Worker]) -> None:
         self._hosts = hosts
         self._workers = workers
-        self._queues: dict[Host | None, _Queues] = {None: {}}
+        self._open: _Queues = {}  # which belong to no host
+        self._own: dict[Host, _Queues] = {}  # of hosts; none of these is empty
         self._available: OrderedDict[Worker, None] = OrderedDict()
         self._idle: OrderedDict[Worker, None] = OrderedDict()  # those of them with an idle thread
+        self._unoccupied: dict[Worker, None] = {}  # those of these that run nothing
+        #: The hosts with queues of their own where something has changed since one of their workers has found nothing.
+        self._to_serve: dict[Host, None] = {}
         #: The workers with more runs than threads, and when that began or was looked at last, in this order.
         self.ahead: OrderedDict[Worker, float] = OrderedDict()
         self.eligibility = Eligibility(hosts, workers)
         self.reservations = Reservations(workers, self.eligibility, self.update_room)
         self.queued = 0  # the ready tasks that are in queues
-        self._full: _FullHosts | None = None  # as they are now, if a worker has looked since the last task was taken
 
     # -- room
 
@@ -91,8 +106,13 @@ class Placement:
         takes = not worker.barred and worker.reserved_for is None
         if takes and idle_threads > 0:
             self._idle[worker] = None
+            if worker.nactive:
+                self._unoccupied.pop(worker, None)
+            else:
+                self._unoccupied[worker] = None
         else:
             self._idle.pop(worker, None)
+            self._unoccupied.pop(worker, None)
         if idle_threads >= 0:
             self.ahead.pop(worker, None)
         elif worker not in self.ahead:
@@ -100,6 +120,8 @@ class Placement:
         if takes and (idle_threads > 0 or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads):
             self._available[worker] = None
             worker.host.available[worker] = None
+            if worker.host in self._own:
+                self._to_serve[worker.host] = None
         else:
             self._available.pop(worker, None)
             worker.host.available.pop(worker, None)
@@ -112,6 +134,7 @@ class Placement:
 
     def remove_worker(self, worker: Worker) -> None:
         self._idle.pop(worker, None)
+        self._unoccupied.pop(worker, None)
         self.ahead.pop(worker, None)
         self._available.pop(worker, None)
         worker.host.available.pop(worker, None)
@@ -150,6 +173,21 @@ class Placement:
             and all(d.state != "memory" or d.inline is not None or worker.host in d.where for d in task.dependencies)
         )
 
+    def check(self, *, is_filled: bool) -> None:
+        """Check what is kept so that nobody has to look for it: for validation.
+
+        Parameters
+        ----------
+        is_filled
+            Whether `fill` has had nothing left to do.
+        """
+        assert set(self._unoccupied) == {worker for worker in self._idle if not worker.nactive}
+        for host, queues in self._own.items():
+            assert queues
+            assert all(queue.host is host and queue.live for queue in queues.values())
+            if is_filled:
+                assert not any(worker in self._idle for worker in host.available)
+
     # -- queues
 
     def push(self, task: Task) -> None:
@@ -164,9 +202,13 @@ class Placement:
         self._queue(task.requirements, host, not task.dependencies).add(task)
 
     def _queue(self, requirements: Requirements | None, host: Host | None, roots: bool) -> Queue:
-        queues = self._queues.get(host)
-        if queues is None:
-            queues = self._queues[host] = {}
+        """The queue for such tasks; a task is to be added to it."""
+        if host is None:
+            queues = self._open
+        else:
+            queues = self._own.setdefault(host, {})
+            if host.available:
+                self._to_serve[host] = None
         queue = queues.get((requirements, roots))
         if queue is None:
             queue = queues[requirements, roots] = Queue(requirements, host, roots)
@@ -182,11 +224,19 @@ class Placement:
         task.queue = None
         queue.live -= 1
         if not queue.live:
-            del self._queues[queue.host][queue.requirements, queue.roots]
+            host = queue.host
+            queues = self._open if host is None else self._own[host]
+            del queues[queue.requirements, queue.roots]
+            if host is not None and not queues:
+                del self._own[host]
+                self._to_serve.pop(host, None)
         return queue
 
     def queues(self) -> list[Queue]:
-        return [queue for queues in self._queues.values() for queue in queues.values()]
+        return list(self._all_queues())
+
+    def _all_queues(self) -> Iterator[Queue]:
+        return (queue for queues in (self._open, *self._own.values()) for queue in queues.values())
 
     def requirements_of_ready(self) -> list[Requirements | None]:
         """What the ready tasks ask for."""
@@ -194,26 +244,22 @@ class Placement:
         return list(found | {task.requirements: None for task in self.reservations.isolated})
 
     def take_from(self, host: Host) -> Task | None:
-        """Take a task out of the queues of a host without workers, to be pushed again; None, and they are forgotten, if
-        there is none."""
-        if not host.workers:
-            for queue in self._queues.get(host, {}).values():
-                task = queue.head()
-                self.remove(task)
-                return task
-            self._queues.pop(host, None)
+        """Take a task out of the queues of a host without workers, to be pushed again; None if there is none."""
+        if not host.workers and host in self._own:
+            task = next(iter(self._own[host].values())).head()
+            self.remove(task)
+            return task
         return None
 
     def has_queues(self, host: Host) -> bool:
         """Whether a host has queues of its own."""
-        return host in self._queues
+        return host in self._own
 
     def any_ready(self, requirements: Requirements | None) -> Task | None:
         """A ready task with these requirements, if there is one."""
-        for queues in self._queues.values():
-            for queue in queues.values():
-                if queue.requirements is requirements:
-                    return queue.head()
+        for queue in self._all_queues():
+            if queue.requirements is requirements:
+                return queue.head()
         return next((task for task in self.reservations.isolated if task.requirements is requirements), None)
 
     def _preferred_host(self, task: Task) -> Host | None:
@@ -233,7 +279,7 @@ class Placement:
         return min(best, key=self._queued)
 
     def _queued(self, host: Host) -> int:
-        queue = self._queues.get(host, {}).get((None, False))
+        queue = self._own.get(host, {}).get((None, False))
         return queue.live if queue is not None else 0
 
     # -- matching
@@ -247,32 +293,78 @@ class Placement:
         reservations = self.reservations
         if reservations.isolated or reservations.workers:
             reservations.fill(assign, now)
-        self._full = None
         for room in (self._idle, self._available):
-            misses = 0
-            while self.queued and misses < len(room):
-                worker = next(iter(room))
-                task = self._take(worker, now)
-                room.move_to_end(worker)
-                if task is not None:
-                    misses = 0
-                    assign(task, worker)
-                    self._full = None
-                    limit -= 1
-                    if not limit:
-                        return True
-                elif self._full is not None and self._full.have_all:
-                    break  # no other worker would find more
-                else:
-                    misses += 1
+            limit = self._fill_in_turn(room, assign, limit)
+            if limit and self._to_serve:
+                limit = self._serve(room, assign, limit)
+            if limit and room is self._idle and self._own:
+                limit = self._give_away(assign, now, limit)
+            if not limit:
+                return True
+        self._to_serve.clear()  # until something changes there, these find nothing
         return False
 
-    def _take(self, worker: Worker, now: float) -> Task | None:
+    def _fill_in_turn(self, room: OrderedDict[Worker, None], assign: Callable[[Task, Worker], None], limit: int) -> int:
+        """Give tasks to workers with room as long as there are some that belong to no host; what is left of the limit.
+
+        A worker takes one of its host's own if that is better.
+        """
+        misses = 0
+        while self._open and misses < len(room):
+            worker = next(iter(room))
+            task = self._take(worker)
+            room.move_to_end(worker)
+            if task is None:
+                misses += 1
+                continue
+            misses = 0
+            assign(task, worker)
+            limit -= 1
+            if not limit:
+                break
+        return limit
+
+    def _serve(self, room: OrderedDict[Worker, None], assign: Callable[[Task, Worker], None], limit: int) -> int:
+        """Give the tasks of hosts' own queues to their workers with room; what is left of the limit."""
+        hosts = deque(self._to_serve)
+        while hosts:
+            host = hosts.popleft()
+            for worker in [worker for worker in host.available if worker in room]:
+                if host not in self._own:
+                    break
+                task = self._take(worker)
+                if task is None:
+                    continue
+                if worker in host.available:
+                    host.available[worker] = host.available.pop(worker)  # the others are next
+                room.move_to_end(worker)
+                assign(task, worker)
+                limit -= 1
+                if not limit:
+                    return 0
+                hosts.append(host)  # there may be more, when it was the others' turn
+                break
+        return limit
+
+    def _give_away(self, assign: Callable[[Task, Worker], None], now: float, limit: int) -> int:
+        """Give tasks of hosts that have too much to do to idle workers of others; what is left of the limit."""
+        while limit and self._own and self._unoccupied and (found := self._worth_the_way(now)) is not None:
+            task, worker = found
+            self.remove(task)
+            self._idle.move_to_end(worker)
+            del self._unoccupied[worker]
+            self._unoccupied[worker] = None  # so another one is next, if there is
+            assign(task, worker)
+            limit -= 1
+        return limit
+
+    def _take(self, worker: Worker) -> Task | None:
+        """The best task that a worker may take from the queues of no host and of its own host, out of its queue."""
         best: Task | None = None
         source: Queue | None = None
         host = worker.host
         nearly_full = host.nbytes + host.expected_nbytes > NEARLY_FULL * host.capacity > 0
-        for queues in (self._queues[None], self._queues.get(host)):
+        for queues in (self._open, self._own.get(host)):
             if not queues:
                 continue
             for queue in queues.values():
@@ -289,13 +381,10 @@ class Placement:
                     ):
                         best, source = task, queue
         if best is None or source is None:
-            best = self._steal(worker, now)
-            if best is None:
-                return None
-        elif (nearly_full or source.requirements is not None) and not _may_start(source, worker, nearly_full):
+            return None
+        if (nearly_full or source.requirements is not None) and not _may_start(source, worker, nearly_full):
             return None  # nothing is sent ahead of it: then a thread for it falls idle
-        source = self.remove(best)
-        assert source is not None
+        self.remove(best)
         if best.nwaiters and source.host is None and len(self._hosts) > 1 and source.requirements is None:
             self._claim(source, host)
         return best
@@ -320,45 +409,41 @@ class Placement:
             source.live -= 1
             self._queue(None, host, source.roots).add(task)
 
-    def _steal(self, worker: Worker, now: float) -> Task | None:
-        if worker.nactive:
-            return None  # it is busy enough
-        if self._full is None:  # all workers that are idle may ask, one after the other
-            self._full = self._look_for_full_hosts(now)
-        best: Task | None = None
+    def _worth_the_way(self, now: float) -> tuple[Task, Worker] | None:
+        """A task that would wait for longer on a host that is busy than its data takes to an idle worker, and that."""
+        found: tuple[Task, Worker] | None = None
         longest = 0.0
-        for queue, wait in self._full.queues:
-            if queue.host is not worker.host:
-                task = queue.head()
-                gain = wait - transfer_seconds(task, worker.host)
-                if gain > longest:
-                    best, longest = task, gain
-        return best
-
-    def _look_for_full_hosts(self, now: float) -> _FullHosts:
-        found: list[tuple[Queue, float]] = []
-        have_all = True
-        for queue in self.queues():
-            host = queue.host
-            if host is None or host.available or not host.workers:
-                have_all = False
+        for host in list(islice(self._own, HOSTS_LOOKED_AT)):
+            self._own[host] = self._own.pop(host)  # the others are next
+            if host.available or not host.workers:
                 continue
-            hearing = [w for w in host.workers if not w.barred]
-            threads = sum(w.nthreads for w in hearing)
-            busy = min((max(0.0, w.expected_seconds - (now - w.heard)) / w.nthreads for w in hearing), default=math.inf)
-            seconds = queue.head().group.mean_seconds
-            wait = busy + queue.live * (0.5 if seconds is None else seconds) / max(1, threads)
-            if wait > TRANSFER_LATENCY_SECONDS:  # else it is not worth the way
-                found.append((queue, wait))
-        return _FullHosts(found, have_all and not found)
+            for queue in self._own[host].values():
+                task = queue.head()
+                wait = self._wait_seconds(queue, host, now)
+                if wait <= TRANSFER_LATENCY_SECONDS:
+                    continue  # it is not worth the way
+                for worker in self._may_take_over(task, host):
+                    gain = wait - transfer_seconds(task, worker.host)
+                    if gain > longest:
+                        found, longest = (task, worker), gain
+        return found
 
+    def _may_take_over(self, task: Task, host: Host) -> Iterator[Worker]:
+        """Workers of other hosts that run nothing: any one, and those that have some of what a task reads."""
+        yield next(iter(self._unoccupied))  # the host's own have no room
+        for dependency in task.dependencies[:DATA_LOOKED_AT]:
+            for other in dependency.where[:DATA_LOOKED_AT]:
+                if other is not host:
+                    yield from islice((worker for worker in other.available if worker in self._unoccupied), 1)
 
-class _FullHosts(NamedTuple):
-    """The queues of hosts whose workers have no room, each with the seconds that its first task is to wait there still;
-    those that are worth the way to another host. ``have_all``: no task is in any other queue, and none is worth it."""
-
-    queues: list[tuple[Queue, float]]
-    have_all: bool
+    @staticmethod
+    def _wait_seconds(queue: Queue, host: Host, now: float) -> float:
+        """How long the tasks of a queue of a host are expected to wait there, whose workers have no room."""
+        hearing = [worker for worker in host.workers if not worker.barred]
+        threads = sum(worker.nthreads for worker in hearing)
+        busy = min((max(0.0, w.expected_seconds - (now - w.heard)) / w.nthreads for w in hearing), default=math.inf)
+        seconds = queue.head().group.mean_seconds
+        return busy + queue.live * (0.5 if seconds is None else seconds) / max(1, threads)
 
 
 def _count_actors(worker: Worker) -> int:
