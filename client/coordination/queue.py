@@ -84,6 +84,11 @@ class Queue(Named):
     it read it there. Those that wait are served in the order in which they came. A task that waits lends its slot to
     other tasks.
 
+    Each item is got once, also when connections break and the scheduler is started again. What one client has put comes
+    in its order. If two clients put without waiting, that item comes first which reaches the scheduler first. A queue
+    with a ``maxsize`` keeps the order of all, since `put` waits for the scheduler there. If the one that was to get an
+    item gives up or dies, the item comes back to its place; so others may have got later ones before it.
+
     Parameters
     ----------
     name : str or tuple, optional
@@ -234,7 +239,7 @@ class Queue(Named):
     def get(self, timeout: float | str | None = None, batch: bool | int = False) -> Any:
         """Take the first item out of the queue; wait for one if there is none. In an asynchronous client: await it.
 
-        A call that is cancelled or interrupted takes nothing: the item is the first one again.
+        A call that is cancelled or interrupted takes nothing: the item is in its place again.
 
         Parameters
         ----------

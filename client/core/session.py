@@ -115,6 +115,9 @@ class Session:
         self._submitted = 0  # the last turn in which something was
         self._request_ids = itertools.count(1)
         self._answers: dict[int, Answer] = {}
+        #: While a request is posed, while it is given up, and while all are posed again. So none gets lost, and none is
+        #: posed again behind what gives it up. Reentrant: the garbage collector may run a user's code inside.
+        self._posing = threading.RLock()
         self._refusals: dict[int, Callable[[Exception], object]] = {}  # by the numbers of quiet requests
         self._sent_alone = 0.0  # when `flush_promptly` has sent something itself
         self._flushes_later = False
@@ -267,8 +270,7 @@ class Session:
         """
         self.check_open()
         self.check_may_block()
-        number = next(self._request_ids)
-        self._answers[number] = answer = Answer()
+        number, answer = next(self._request_ids), Answer()
         try:
             self._pose(number, answer, request, arguments)
             limit = timeout if timeout is not None else _limit(arguments)
@@ -280,7 +282,9 @@ class Session:
             while not over and timeout is None and not self.transport.is_broken:
                 over = self._await(answer, ANSWER_SECONDS)
         finally:
-            self._answers.pop(number, None)
+            with self._posing:  # no call in here: a signal handler that comes in between may wait
+                if number in self._answers:
+                    del self._answers[number]
         if not over:
             raise self._not_answered(limit)
         return answer.value()
@@ -297,7 +301,7 @@ class Session:
         self.check_open()
         number = next(self._request_ids)
         signal = Signal()
-        self._answers[number] = answer = Answer(signal.give)
+        answer = Answer(signal.give)
         try:
             self._pose(number, answer, request, arguments)
             self.flush_to_wait()
@@ -307,7 +311,9 @@ class Session:
                 signal = Signal()
                 over = answer.wake_by(signal.give) or await signal.wait(ANSWER_SECONDS)
         finally:
-            self._answers.pop(number, None)
+            with self._posing:  # no call in here: a signal handler that comes in between may wait
+                if number in self._answers:
+                    del self._answers[number]
         if not over:
             raise self._not_answered(limit)
         return answer.value()
@@ -331,7 +337,10 @@ class Session:
     def _pose(self, number: int, answer: Answer, request: Request, arguments: dict[str, Any]) -> None:
         # What was let go of before the question is no more when it is answered.
         self.table.settle_all()
-        self.enqueue(answer.asked(number, *request(**arguments)))
+        posted = (answer.asked(number, *request(**arguments)),)
+        with self._posing:
+            self._answers[number] = answer
+            self._outbox += posted
         if self.ended is not None:  # since it was looked at: then this one was not seen
             answer.fail(self.ended)
 
@@ -356,6 +365,7 @@ class Session:
         )
         self._flush_pending = True  # there is no loop to wake: it is the parent's
         self._sending = threading.RLock()
+        self._posing = threading.RLock()
         self.transport.leave_to_parent()
         self.table.leave_to_parent(self.ended)
         self.calls.leave_to_parent(self.ended)
@@ -423,7 +433,7 @@ class Session:
         nodes = {node["address"]: node for node in welcome.get("nodes", ())}
         # While it waits for nodes, those count that are known from before.
         self.nodes = {**self.nodes, **nodes} if scheduler.get("recovering") else nodes
-        with self.calls.lock, self.table.lock:
+        with self.calls.lock, self.table.lock, self._posing:
             calls = self.calls.unanswered()
             keys = self.table.held()
             last = len(keys) // MAX_ITEMS * MAX_ITEMS
@@ -437,7 +447,7 @@ class Session:
                 protocol.client.REQUEST(next(self._request_ids), *protocol.requests.SUBSCRIBE(topic=topic))
                 for topic in self.subscriptions.topics
             ]
-            for _, answer in sorted(self._answers.copy().items()):
+            for _, answer in sorted(self._answers.items()):
                 if (asked := answer.asked_again()) is not None:
                     again.append(asked)
             again += [protocol.client.CALL([call]) for call in calls]

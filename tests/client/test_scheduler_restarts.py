@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import signal
 import threading
 
@@ -126,6 +128,51 @@ def test_items_come_once_and_in_order_whatever_schedulers_die(scheduler, client,
         assert client.get_metadata(["nothing"], None) is None
     putting.value()
     assert getting.value() == list(range(count))
+
+
+WAYS = {
+    "one": lambda queue: [queue.get()],
+    "one, for a moment": lambda queue: [queue.get(timeout="10 ms")],
+    "one, without waiting": lambda queue: [queue.get(timeout=0)],
+    "what is there": lambda queue: queue.get(batch=True),
+}
+
+
+@pytest.mark.parametrize("ways", [["one", "what is there"], list(WAYS)], ids=["with patience", "in all ways"])
+def test_each_item_is_got_once_by_whatever_client_and_whenever_schedulers_die(scheduler, client, ways):
+    """One client after the other gets the next items. In order, if none of them gives an item back."""
+    count, chance = 400, random.Random(0)
+    getters = [Client(scheduler.address, timeout=30, set_as_default=False) for _ in range(3)]
+    over = threading.Event()
+    got = []
+
+    def put():
+        queue = Queue("queue", client=client)
+        for number in range(count):
+            queue.put(number)
+            over.wait(0.02 * chance.random() ** 4)
+
+    def get():
+        try:
+            while len(got) < count:
+                with contextlib.suppress(TimeoutError):
+                    got.extend(WAYS[chance.choice(ways)](Queue("queue", client=chance.choice(getters))))
+                if ways != list(WAYS):
+                    assert got == list(range(len(got)))
+        finally:
+            over.set()
+
+    try:
+        putting, getting = Waiting(put), Waiting(get)
+        pauses = random.Random(1)
+        while not over.wait(0.2 + 0.5 * pauses.random()):  # whatever they are doing then
+            scheduler.restart()
+        getting.value()
+        putting.value()
+        assert sorted(got) == list(range(count))
+    finally:
+        for getter in getters:
+            getter.close()
 
 
 def test_data_without_a_place_is_told_of_when_its_node_is_gone(scheduler, client):

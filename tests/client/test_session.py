@@ -9,6 +9,7 @@ import pytest
 
 from holdfast import CancelledError, ConnectError
 from holdfast.client.core import session as session_module
+from holdfast.client.core.answers import Answer
 from holdfast.client.core.calls import Call
 from holdfast.client.core.session import Session
 from holdfast.client.core.waits import Ask, Ready
@@ -331,6 +332,34 @@ def test_requests_without_an_answer_are_posed_again_with_the_time_that_is_left(s
     assert first_answers == [{"a": ["n"]}]
     assert second_answers == [True]
     assert [message for message in said_to_the_next(session, wire) if message[0] == "request"] == []
+
+
+def test_what_is_given_up_while_all_is_posed_again_is_given_up_behind_that(session, wire, monkeypatch):
+    """Else the scheduler would hear that a lease is given up, and then be asked for it."""
+    thread, _ = asking(session, protocol.requests.GET, name="q", lease=7)
+    (answer,) = session._answers.values()
+    gives_up = threading.Event()
+
+    def give_up():
+        answer.give(True, {"items": (), "left": 0})
+        session._wake_reader()
+        thread.join(DEADLINE_SECONDS)
+        session.tell(protocol.requests.GIVE_UP_ITEMS, lease=7)
+        gives_up.set()
+
+    def asked_again(answer, original=Answer.asked_again):
+        asked = original(answer)
+        threading.Thread(target=give_up, daemon=True).start()
+        gives_up.wait(0.2)  # which it is not, as long as others are posed
+        return asked
+
+    monkeypatch.setattr(Answer, "asked_again", asked_again)
+    session.send_posted(100)
+    count = len(wire.sent)
+    session.on_rejoin({"scheduler": {"id": "s", "pid": 2, "epoch": "s/2"}, "nodes": []})
+    assert gives_up.wait(DEADLINE_SECONDS)
+    session.send_posted(100)
+    assert [message[2] for message in wire.sent[count:] if message[0] == "request"] == ["get", "give-up-items"]
 
 
 def test_what_is_said_of_an_answer_after_it_is_no_part_of_it(session):

@@ -371,6 +371,20 @@ def test_what_waits_keeps_its_place_its_time_and_what_it_has(cluster):
     assert other.answer_of("b", 3).ok
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("order", [(10, 11, 12), (12, 11, 10), (11, 12, 10)])
+def test_items_that_come_back_are_queued_in_the_order_in_which_they_came(cluster, order, restarts):
+    for number in range(1, 6):
+        put(cluster, "a", number, f"item {number}")
+    for number, client in ((10, "a"), (11, "b"), (12, "c")):
+        get(cluster, client, number)
+    if restarts:
+        cluster.restart()
+    for number in order:
+        give_up(cluster, "abc"[number - 10], number)
+    assert get(cluster, "a", 20, count=5) == [f"item {number}" for number in range(1, 6)]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_happens_each_item_is_confirmed_by_one_client_or_still_there(seed):
     chance = random.Random(seed)

@@ -8,12 +8,14 @@ import contextlib
 import pytest
 from scheduler_peers import NODE, TOKEN, WORKER, Peer
 
+from holdfast.cluster import protocol
 from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.opening import RestartedError, ResumeError
 from holdfast.cluster.journal.tables import Tables
 from holdfast.cluster.naming import id_of_tasks
+from holdfast.cluster.protocol import requests
 from holdfast.cluster.scheduler.io.journaling import Journal
 from holdfast.cluster.scheduler.io.progress import Position, positions
 from holdfast.cluster.scheduler.io.server import Scheduler
@@ -411,3 +413,56 @@ def test_a_node_is_told_that_the_scheduler_is_another_one(state):
 def test_positions_are_read_from_the_journal():
     tables = Tables()
     assert positions(tables) == {}
+
+
+def test_what_was_asked_of_an_earlier_scheduler_is_answered_when_it_is_asked_again(state):
+    """A client whose request was answered may have gone on with that: it does not ask again."""
+
+    async def main():
+        async with schedulers(state) as those:
+            client = await those.join()
+            for number, request in enumerate((requests.WHO_HAS(keys=["x"]), requests.QUEUE_SIZE(name="q")), 1):
+                client.connection.send(protocol.client.REQUEST(number, *request))
+                assert (await client.next("reply"))[1] == number
+            client.connection.send(protocol.client.REQUEST(0, *requests.PUT_QUIETLY(name="q", data=b"1", keys=())))
+            assert client.connection.session.kept
+            await those.restart()
+            await until(lambda: client.rejoined)
+            epoch = those.scheduler._journal.epoch
+            client.connection.send(protocol.client.REJOINED(epoch, [], True, ()))
+            client.connection.send(protocol.client.REQUEST(2, *requests.QUEUE_SIZE(name="q")))
+            assert await client.next("reply") == ("reply", 2, True, 1), "and what has no answer counts"
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["opened later", "open before"])
+def test_tasks_of_a_worker_that_has_rejoined_are_heard(state, is_open):
+    async def main():
+        async with schedulers(state, recovery_seconds=30.0) as those:
+            await Peer.join_as_node(those.scheduler, address="tcp://127.0.0.1:2")  # which does not come back
+            await Peer.join_as_node(those.scheduler)
+            await until(lambda: those.scheduler.state.hosts[NODE].is_ready)
+            worker = await those.join("worker", address=WORKER, name="here-0", node=NODE, nthreads=1)
+            if is_open:
+                worker.connection.send(("tasks-opened",))
+                await worker.next("tasks")
+            await until(lambda: not worker.connection.session.kept)
+            await those.restart()
+            await Peer.join_as_node(those.scheduler)
+            await until(lambda: worker.rejoined)
+            epoch = those.scheduler._journal.epoch
+            worker.connection.send(protocol.worker.RUNS_KEPT(epoch, []))
+            await until(lambda: those.scheduler._peers[WORKER].is_back)
+            those.scheduler._members._coming_back._conclude()
+            if is_open:
+                worker.connection.send(("tasks", *protocol.client.REJOINED(epoch, [], True, ())))
+            else:
+                worker.connection.send(("tasks-opened",))
+            worker.connection.send(("tasks", *protocol.client.REQUEST(1, *requests.QUEUE_SIZE(name="q"))))
+            while (said := await worker.next("tasks"))[1] != "reply":
+                pass
+            assert said[1:] == ("reply", 1, True, 0)
+            assert those.scheduler._members.is_back(id_of_tasks(WORKER)), "so calls of actors are heard"
+
+    run(main())

@@ -193,6 +193,18 @@ class Membership:
         if isinstance(peer, ClientPeer):
             peer.is_back = True
 
+    def worker_is_back(self, worker: str) -> None:
+        """A worker has said what it has of an earlier scheduler."""
+        peer = self.peers.get(worker)
+        if isinstance(peer, WorkerPeer):
+            peer.is_back = True
+
+    def tasks_announced(self, worker: str) -> None:
+        """The tasks of a worker say that they are a client, which may be put off."""
+        peer = self.peers.get(worker)
+        if isinstance(peer, WorkerPeer) and not peer.is_behind:  # else it was looked at when it was put off
+            peer.opened_as_back = peer.is_back
+
     def came_back(self) -> None:
         """A host or a worker has said all that it has of an earlier scheduler."""
         if self._coming_back is not None:
@@ -435,7 +447,7 @@ class Membership:
             if peer.name not in self._state.workers:
                 self._join(peer)
             if id_of_tasks(peer.name) in self._state.clients:
-                self._open_tasks(peer)
+                self._open_tasks(peer, is_back=False)
             return True
         return False
 
@@ -462,7 +474,8 @@ class Membership:
                 events.WorkerJoined(peer.name, info["name"], peer.node, info["nthreads"], resources, incarnation)
             )
         else:
-            self._handle(events.ClientJoined(peer.name, info.get("name") or peer.name, None, _about(info)))
+            rejoins = isinstance(peer, ClientPeer) and not peer.is_back
+            self._handle(events.ClientJoined(peer.name, info.get("name") or peer.name, None, _about(info), rejoins))
 
     def _has_room(self, client: ClientPeer) -> None:
         """A client has read what was written for it."""
@@ -480,13 +493,16 @@ class Membership:
         if not isinstance(worker, WorkerPeer) or worker.connection is None or name not in self._state.workers:
             return
         about = _about(worker.info)
-        self._open_tasks(worker)
+        is_back = worker.opened_as_back
+        self._open_tasks(worker, is_back=is_back)
         tasks = id_of_tasks(name)
-        self._handle(events.ClientJoined(tasks, f"the tasks of {worker.info['name']}", worker.name, about))
+        name = f"the tasks of {worker.info['name']}"
+        self._handle(events.ClientJoined(tasks, name, worker.name, about, rejoins=not is_back))
 
-    def _open_tasks(self, worker: WorkerPeer) -> None:
+    def _open_tasks(self, worker: WorkerPeer, *, is_back: bool) -> None:
         assert worker.connection is not None
         tasks = TasksPeer(worker)
+        tasks.is_back = is_back
         self.peers[tasks.name] = tasks
         worker.connection.on_room = lambda: self._has_room(tasks)
         tasks.send(protocol.client.NODES_CHANGED(self._descriptions(), []))

@@ -125,7 +125,7 @@ class ClientPeer(Peer):
         super().__init__(name, info, connection)
         self.turn = 0
         self.debts: Debts | None = None
-        self.is_back = not isinstance(connection, ResumableConnection) or connection.was is None
+        self.is_back = _is_new(connection)
         self._answered = Heard({}, {})  # since `take_heard` has looked
         self._unheard: tuple[int, Heard] | None = None  # before that, and the frame of the last of them
         self._is_paid = False  # a job does that
@@ -214,6 +214,10 @@ class WorkerPeer(Peer):
         What its tasks have said while hosts and workers were awaited: messages, and how far the worker was heard then.
     is_behind : bool
         Whether something that was put off is not handled yet.
+    is_back : bool
+        Whether it is one that this scheduler has welcomed first, or has said what it has of an earlier one.
+    opened_as_back : bool
+        Whether it was, when its tasks began to be a client: else they say what they have, too.
     """
 
     role = "worker"
@@ -223,6 +227,8 @@ class WorkerPeer(Peer):
         self.joins_anew = False
         self.put_off: list[tuple[tuple[Any, ...], Position | None]] = []
         self.is_behind = False
+        self.is_back = _is_new(connection)
+        self.opened_as_back = False
 
     def take_put_off(self) -> list[tuple[tuple[Any, ...], Position | None]]:
         """What was put off, to be handled now."""
@@ -266,3 +272,8 @@ class TasksPeer(ClientPeer):
     def give_up(self, error: Exception | None = None) -> None:
         """Tell the tasks that they are no client any more. The connection is the worker's."""
         self.send(protocol.client.CLOSING(str(error)[:MAX_REASON_LENGTH]))
+
+
+def _is_new(connection: Connection) -> bool:
+    """Whether the peer was welcomed by no earlier scheduler."""
+    return not isinstance(connection, ResumableConnection) or connection.was is None

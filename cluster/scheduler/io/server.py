@@ -32,7 +32,7 @@ from holdfast.cluster.scheduler.io.assistant import Assistant
 from holdfast.cluster.scheduler.io.coming_back import RECOVERY_SECONDS, ComingBack
 from holdfast.cluster.scheduler.io.instruction_messages import MESSAGES, REPORTS, message_of
 from holdfast.cluster.scheduler.io.journaling import ADDING, Journal
-from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS, Membership
+from holdfast.cluster.scheduler.io.membership import ALWAYS_ANSWERED, SILENCE_SECONDS, Membership
 from holdfast.cluster.scheduler.io.peers import ClientPeer, Peer
 from holdfast.cluster.scheduler.machine.machine import (
     MAX_FAILURES,
@@ -470,8 +470,10 @@ class Scheduler:
 
         return ask_light if request in state.light_requests else ask
 
-    def _reading(self, request: Request) -> Callable[..., Iterator[None]]:
-        def read(client: str, number: int, **arguments: Any) -> Iterator[None]:
+    def _reading(self, request: Request) -> Callable[..., Iterator[None] | None]:
+        def read(client: str, number: int, **arguments: Any) -> Iterator[None] | None:
+            if self.state.is_awaited(client) and request.operation not in ALWAYS_ANSWERED:
+                return None  # it was asked of an earlier scheduler, and is asked again if it is still of use
             return self._answer(client, number, request.operation, arguments)
 
         return read
@@ -661,6 +663,7 @@ class Scheduler:
         if self._journal is not None and epoch == self._journal.epoch:  # not an earlier scheduler's, sent again
             kept = [(run_id, serial, True, is_blocked) for run_id, serial, is_blocked in runs]
             self._handle(events.RunsKept(peer, kept, ()))
+            self._members.worker_is_back(peer)
             self._members.came_back()
 
     def _places_changed(self, peer: str, places: Sequence[Any]) -> None:
@@ -675,6 +678,7 @@ class Scheduler:
         self._members.worker_exited(event.worker, event.incarnation)
 
     def _tasks_opened(self, worker: str) -> None:
+        self._members.tasks_announced(worker)
         if self._members.is_recovering:
             self._members.put_off(worker, protocol.worker.TASKS_OPENED())
         else:

@@ -69,6 +69,8 @@ class Clients:
         if event.worker is not None and (worker := self._shared.workers.get(event.worker)) is None:
             raise ProtocolError(f"the tasks of {event.worker} can't be a client, since there is no such worker")
         client = self._clients[event.client] = Client(event.client, event.name, worker, event.about)
+        if event.rejoins:
+            self._shared.replies.await_client(client.id)
         its = None if worker is None else (worker.address, worker.incarnation)
         self._life.decisions.note(records.joined(client.id, client.name, client.about, its))
         if self._feed.is_heard:

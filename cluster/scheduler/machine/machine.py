@@ -403,6 +403,10 @@ class SchedulerState:
 
     # -- coming back
 
+    def is_awaited(self, client: str) -> bool:
+        """Whether a client of an earlier scheduler has not said yet what it has: what it asks it has asked that one."""
+        return self._shared.replies.is_awaited(client)
+
     def recover(self, tables: Tables, epoch: int, *, is_damaged: bool = False) -> None:
         """Begin where another scheduler has ended, before any event. `events.Recovered` says that all are back.
 
@@ -520,12 +524,13 @@ class SchedulerState:
             self.instructions.reply(event.client, event.request, False, [refusal.error, refusal.text])
 
     def _was_asked(self, client: str, request: int) -> bool:
-        """Whether a request has its answer from an earlier scheduler, or was posed to this one already."""
+        """Whether a request was posed to an earlier scheduler; it gets the answer that it had, if it is posed again."""
+        if self.is_awaited(client):
+            return True
         given = self._shared.replies.get(client, request)
         if given is not None:
             self.instructions.reply(client, request, *given)
-        is_posed_twice = self._shared.replies.is_posed_twice(client, request)
-        return given is not None or is_posed_twice or self.waits.has(client, request)
+        return given is not None or self.waits.has(client, request)
 
     def _replies_heard(self, event: events.RepliesHeard) -> None:
         self._shared.replies.heard(event.client, event.requests)

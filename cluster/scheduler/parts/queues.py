@@ -4,6 +4,10 @@ An item is bytes that only clients read, and keys, whose tasks it holds. Those t
 the order in which they came. What a client gets is *handed out*: it belongs to the client when the client has confirmed
 that. Until then the scheduler keeps the item, and the item holds its tasks.
 
+Items have numbers, in the order in which they have come to queues. What is queued is in the order of these numbers, so
+an item that comes back takes the place that it had. That is all that can be said of the order in which clients get
+items: one that was handed out and comes back is got after later ones that others got meanwhile.
+
 ==============  =================================================  ==================================================
 an item is …    what happens                                       what comes of it
 ==============  =================================================  ==================================================
@@ -11,20 +15,52 @@ at the door     there is room, or a getter waits                   queued, or co
 at the door     the putter's time is up, it gives up, or it leaves forgotten
 queued          it is the first, and a client gets                 collected
 collected       its getter has as many as it wants                 handed out
-collected       the getter's time is up, it gives up, or it leaves queued, in front
+collected       the getter's time is up, it gives up, or it leaves queued, where it was
 handed out      the client confirms                                forgotten: the client holds the tasks itself
-handed out      the client gives up, or it leaves                  queued, in front
+handed out      the client gives up, or it leaves                  queued, where it was
 any of these    its queue is closed                                forgotten
 ==============  =================================================  ==================================================
 
 So an item is neither lost nor given to two clients, whenever a client stops waiting. (A client that dies between using
-an item and confirming it has used an item that another client gets again.)
+an item and confirming it has used an item that another client gets again.) The death of a scheduler changes nothing of
+that:
+
+==========================  ==================================================
+an item is …    what happens                                       what comes of it
+==============  =================================================  ==================================================
+at the door     there is room, or a getter waits                   queued, or collected
+at the door     the putter's time is up, it gives up, or it leaves forgotten
+queued          it is the first, and a client gets                 collected
+collected       its getter has as many as it wants                 handed out
+collected       the getter's time is up, it gives up, or it leaves queued, where it was
+handed out      the client confirms                                forgotten: the client holds the tasks itself
+handed out      the client gives up, or it leaves                  queued, where it was
+any of these    its queue is closed                                forgotten
+==============  =================================================  ==================================================
+
+So an item is neither lost nor given to two clients, whenever a client stops waiting. (A client that dies between using
+an item and confirming it has used an item that another client gets again.) Nor is it when the scheduler dies:
+
+==========================  ==========================================  ==============================================
+when the scheduler dies …   the journal has                             and the next one
+==========================  ==========================================  ==============================================
+a put is on its way         nothing                                     queues the item when it comes again
+an item waits for room      nothing                                     has it wait when it is put again
+an item is queued           the item, and the reply of the put          has it queued
+an item is collected        the item                                    has it queued
+an item is handed out       the item, and whose it is by which lease    gives it to the one that asks by that lease
+that was heard              the same: the confirmation is on its way    forgets it when the confirmation comes
+that was given up           the same: that is on its way                has it queued when it hears that
+that was confirmed          nothing                                     does nothing: nobody asks by that lease again
+a get has found nothing     nothing                                     is not asked again, if that was heard
+==========================  ==========================================  ==============================================
 
 A queue is kept as long as somebody needs it: while it has items, while clients wait, and, if its size is limited, until
 it is closed.
 
 Invariants: (1) getters wait only where nothing is queued; (2) putters wait only where there is no room; (3) a getter
-that waits has fewer items than it wants; (4) a queue that nobody needs isn't kept; (5) the sums are right.
+that waits has fewer items than it wants; (4) a queue that nobody needs isn't kept; (5) the sums are right; (6) what is
+queued is in the order of its numbers.
 """
 
 from __future__ import annotations
@@ -260,13 +296,13 @@ class Queues(Part, WaitOwner):
             self._collect(queue, wait)
             if not wait.is_over:
                 return
-            answer = _given(wait.items, queue)
             self._hand_out(wait)
-            self.shared.waits.answer(wait, answer)
+            self.shared.waits.answer(wait, _given(wait.items, queue))
         self._forget_unneeded(queue)
 
     def _hand_out(self, wait: GetWait) -> None:
         if wait.items:
+            wait.items.sort(key=_number)  # some may have come back while it waited for more
             handed = self.handed.setdefault(wait.client, {})[wait.lease] = Handed(wait.queue.name, wait.items)
             self._note_handed(wait.client, wait.lease, handed)
             self.shared.replies.leave_out(wait.client, wait.request)
@@ -275,8 +311,12 @@ class Queues(Part, WaitOwner):
         self.note(("handed", client, lease), (handed.queue, [item.number for item in handed.items]))
 
     def _put_back(self, queue: Queue, items: list[Item]) -> None:
-        """Items are the first of a queue again."""
-        queue.items.extendleft(reversed(items))
+        """Items take the places in a queue again that they had."""
+        queued, last = queue.items, max((item.number for item in items), default=0)
+        before = []
+        while queued and queued[0].number < last:  # which came back already
+            before.append(queued.popleft())
+        queued.extendleft(sorted([*before, *items], key=_number, reverse=True))
 
     # -- leases
 
@@ -402,6 +442,8 @@ class Queues(Part, WaitOwner):
         for name, queue in self.queues.items():
             assert queue.name == name
             assert queue.is_needed, "4"
+            numbers = [item.number for item in queue.items]
+            assert numbers == sorted(set(numbers)), "6"
             assert not (queue.getters and queue.items), "1"
             assert not (queue.putters and queue.has_room), "2"
             for wait in (*queue.getters, *queue.putters):
@@ -416,6 +458,10 @@ class Queues(Part, WaitOwner):
         for client, of_client in self.handed.items():
             assert of_client
             assert client in self.shared.clients, f"{client} has left, and still has items"
+
+
+def _number(item: Item) -> int:
+    return item.number
 
 
 def _given(items: Sequence[Item], queue: Queue | None) -> dict[str, Any]:

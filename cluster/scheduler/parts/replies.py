@@ -4,8 +4,27 @@ A client that does not hear the answer of a request poses it to the next schedul
 not do it twice. So each reply of an event that has decided something is noted with what it has decided, in one batch. A
 reply is forgotten when its client has said that it was heard, and at the latest when there are `KEPT` later ones.
 
-Some requests need no noted reply, since what they have decided says the same (`Replies.leave_out`). Others are answered
-long after they have begun: their parts note that they have (`Replies.begin`), and look before they begin (`has_begun`).
+An answer that has decided nothing is noted nowhere: that there was no item, or that a lock was not free. If its client
+has heard it, the request must not be done at all any more, since it may come to something else now, of which the client
+would not know. So a scheduler does nothing about a request that was sent to an earlier one, whether that has heard it
+or not. A client that comes back says what it has (`rejoined`), and then it poses the requests again that it still waits
+for. What it said before that, and has no answer (`Request.quiet`), counts.
+
+======================================  ============================================  ==============================
+a request, when its scheduler dies      its client                                    the next scheduler
+======================================  ============================================  ==============================
+was sent                                poses it again                                begins with it
+waits                                   poses it again                                has it wait
+was answered, which has decided         poses it again                                gives the noted reply, or finds
+something, and that was not heard                                                     the same (`Replies.leave_out`)
+was answered, which has decided         poses it again                                answers it anew
+nothing, and that was not heard
+was answered, and that was heard        does not pose it again                        does nothing
+was given up by its client, in          does not pose it again, and says by the       gives back what was granted or
+whatever state                          number of the lease that it gives it up       handed out as that lease
+is answered long after it has begun     poses it again                                finds that it has begun
+                                                                                      (`Replies.begin`)
+======================================  ============================================  ==============================
 """
 
 from __future__ import annotations
@@ -37,10 +56,7 @@ class Replies:
     def __init__(self, decisions: Decisions) -> None:
         self._decisions = decisions
         self._of: dict[str, OrderedDict[int, Given | None]] = {}  # by client; None: it has begun
-        #: Of clients that have not rejoined, the requests that they have sent again, since no scheduler had heard them;
-        #: and of those that have, what of that they may pose once more.
-        self._sent_again: dict[str, set[int]] = {}  # only asked for membership, as are those
-        self._posed: dict[str, set[int]] = {}
+        self._awaited: set[str] = set()  # clients that have not rejoined; only asked for membership
         self._left_out: set[tuple[str, int]] = set()  # in this event; only asked for membership
 
     def __len__(self) -> int:
@@ -51,19 +67,17 @@ class Replies:
         of_client = self._of.get(client)
         return None if of_client is None else of_client.get(request)
 
-    def is_posed_twice(self, client: str, request: int) -> bool:
-        """Whether a request is posed that was sent again before, since its frame had not been heard."""
-        sent_again = self._sent_again.get(client)
-        if sent_again is not None:
-            is_known = request in sent_again
-            sent_again.add(request)
-            return is_known
-        return request in self._posed.get(client, ())
+    def is_awaited(self, client: str) -> bool:
+        """Whether a client of an earlier scheduler has not rejoined: what it asks here it has asked that one."""
+        return client in self._awaited
+
+    def await_client(self, client: str) -> None:
+        """A client of an earlier scheduler is to rejoin."""
+        self._awaited.add(client)
 
     def rejoined(self, client: str) -> None:
-        """A client has sent again all that no scheduler had heard, and poses again what has no answer."""
-        if sent_again := self._sent_again.pop(client, None):
-            self._posed[client] = sent_again
+        """A client has sent again all that no scheduler had heard, and poses again what it waits for."""
+        self._awaited.discard(client)
 
     def begin(self, client: str, request: int) -> None:
         """A request has begun, and is answered later."""
@@ -105,11 +119,11 @@ class Replies:
 
     def client_left(self, client: str) -> None:
         """A client is gone, and its entries in the journal with it."""
-        for table in (self._of, self._sent_again, self._posed):
-            table.pop(client, None)
+        self._of.pop(client, None)
+        self._awaited.discard(client)
 
     def recover(self, client: str, entries: Mapping[int, Given | None]) -> None:
         """Take up what was noted of a client."""
-        self._sent_again[client] = set()
+        self.await_client(client)
         if entries:
             self._of[client] = OrderedDict(entries)

@@ -93,6 +93,7 @@ class ClientJoined(NamedTuple):
     name: str
     worker: str | None = None  # the one whose tasks share it
     about: dict[str, Any] | None = None  # what it has said about itself, for people
+    rejoins: bool = False  # whether an earlier scheduler had welcomed it: it says what it has, as one that is back
 
 
 class ClientRejoined(NamedTuple):
