@@ -10,6 +10,7 @@ from typing import Any
 
 from holdfast.cluster import protocol
 from holdfast.cluster.errors import error_named
+from holdfast.cluster.protocol import requests
 from holdfast.cluster.protocol.answers import merged
 
 
@@ -48,7 +49,8 @@ class Answer:
         """The message that asks another scheduler for it: which waits no longer than what is left of the time."""
         if self._asked is None or self._said is not None:
             return None
-        self._fragments.clear()
+        if not self._stands_alone:
+            self._fragments.clear()
         arguments = self._arguments
         if arguments.get("timeout") is not None:
             left = arguments["timeout"] - (time.monotonic() - self._began)
@@ -58,7 +60,19 @@ class Answer:
     def begin(self, fragment: Any) -> None:
         """The scheduler has said the beginning of it, or a further part."""
         if self._said is None:
-            self._fragments.append(fragment)
+            # What came first counts: a scheduler knows nothing of what an earlier one has said.
+            self._fragments.insert(0 if self._stands_alone else len(self._fragments), fragment)
+
+    @property
+    def _stands_alone(self) -> bool:
+        """Whether each fragment is of use without the others, as what one of several has answered."""
+        return self._asked is not None and self._asked[1] == requests.ERRAND.operation
+
+    def keys_given(self) -> list[Any]:
+        """The keys in what has come of it by now: its client holds them when all of it is there."""
+        if not self._stands_alone:
+            return []
+        return [outcome["key"] for part in self._fragments for outcome in part.values() if "key" in outcome]
 
     def give(self, ok: bool, value: Any) -> None:
         """The scheduler has said this. To be told twice is no harm."""

@@ -435,7 +435,8 @@ class Session:
         self.nodes = {**self.nodes, **nodes} if scheduler.get("recovering") else nodes
         with self.calls.lock, self.table.lock, self._posing:
             calls = self.calls.unanswered()
-            keys = self.table.held()
+            keys = list(self.table.held())
+            keys += [key for answer in self._answers.values() for key in answer.keys_given()]
             last = len(keys) // MAX_ITEMS * MAX_ITEMS
             epoch = scheduler.get("epoch") or ""
             again = [

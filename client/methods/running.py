@@ -58,7 +58,9 @@ class RunningMethods(Face):
         Raises
         ------
         Exception
-            What the function raises, with its traceback; or a `ConnectError` if a worker leaves meanwhile.
+            What the function raises, with its traceback; or a `ConnectError` if a worker leaves meanwhile, or if the
+            scheduler is started again before a worker has answered. The function may have been called there then, and
+            is not called a second time.
         ValueError
             A name is none of the cluster's; lists those that there are.
         TypeError

@@ -22,7 +22,7 @@ from command_line import SMALL, address_in, descendants, holdfast, services
 from counting import Tally, first, noted, second
 from waiting import DEADLINE_SECONDS, until
 
-from holdfast import Client, Event, LocalCluster, Lock, Queue, Variable, wait
+from holdfast import Client, ConnectError, Event, LocalCluster, Lock, Queue, Variable, wait
 
 TASKS = 10_000
 #: Workers that a command starts import what tests submit.
@@ -175,6 +175,36 @@ def _wait_for_event(number: int, path: str) -> int:
     first(number, path)
     Event("go").wait()
     return number
+
+
+def test_a_function_is_called_once_by_each_worker_and_what_came_of_it_is_said_or_that_nobody_knows(
+    cluster: LocalCluster, client: Client, beside: Callable[..., Promise[Any]], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "calls")
+    quick, slow = sorted(client.scheduler_info()["workers"])
+    calling = beside(lambda: client.run(_noted_by, path, quick, on_error="return"))
+    until(lambda: noted(path).total() == 2, "both are called")
+    until(lambda: _has_answered(client, quick), "one has answered")
+    kill(cluster)
+    results = calling.result(PATIENCE_SECONDS)
+    assert results[quick] == quick
+    assert isinstance(results[slow], ConnectError)
+    assert slow in str(results[slow])
+    assert "not called again" in str(results[slow])
+    Event("go", client=client).set()
+    assert noted(path).total() == 2
+    assert client.run(os.getpid).keys() == {quick, slow}
+
+
+def _noted_by(path: str, quick: str, dask_worker: Any) -> str:
+    first(0, path)
+    if dask_worker.address != quick:
+        Event("go").wait()
+    return str(dask_worker.address)
+
+
+def _has_answered(client: Client, address: str) -> bool:
+    return any(address in part for answer in client._core.session._answers.values() for part in answer._fragments)
 
 
 def test_when_no_scheduler_comes_everything_says_so_and_ends(

@@ -334,6 +334,20 @@ def test_requests_without_an_answer_are_posed_again_with_the_time_that_is_left(s
     assert [message for message in said_to_the_next(session, wire) if message[0] == "request"] == []
 
 
+def test_what_some_have_answered_is_kept_when_all_are_asked_again(session, wire):
+    """Another scheduler knows nothing of that: it can only say what the others have come to, or that nobody knows."""
+    asking_all, answers = asking(session, protocol.requests.ERRAND, operation="run", arguments={})
+    (number,) = session._answers
+    session.on_batch((("part", number, {"a": {"value": 1}}), ("part", number, {"b": {"key": "large"}})))
+    said = said_to_the_next(session, wire)
+    assert [message[2] for message in said if message[0] == "rejoined"] == [["large"]], "its client keeps what it got"
+    for address in "abc":
+        session.on_batch((("part", number, {address: {"error": ["ConnectError", "unknown"]}}),))
+    session.on_batch((("reply", number, True, {}),))
+    asking_all.join(DEADLINE_SECONDS)
+    assert answers == [{"a": {"value": 1}, "b": {"key": "large"}, "c": {"error": ["ConnectError", "unknown"]}}]
+
+
 def test_what_is_given_up_while_all_is_posed_again_is_given_up_behind_that(session, wire, monkeypatch):
     """Else the scheduler would hear that a lease is given up, and then be asked for it."""
     thread, _ = asking(session, protocol.requests.GET, name="q", lease=7)

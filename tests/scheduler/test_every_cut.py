@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.cluster.protocol import requests
+from holdfast.cluster.protocol import errands, requests
 from tests.support.cut_anywhere import Ask, Program, Tell, World, check_every_cut
 
 Programs = dict[str, Callable[[], Program]]
@@ -287,3 +287,33 @@ def test_a_dataset_is_published_once(how: dict[str, bool]) -> None:
         return {"a": publish}, check
 
     assert check_every_cut(scenario, **how) > 25
+
+
+def test_a_function_is_called_once_by_each_worker(how: dict[str, bool]) -> None:
+    """What each call has come to the client learns, or that nobody knows."""
+    unknown = 0
+
+    def scenario() -> tuple[Programs, Check]:
+        heard: list[dict[str, Any]] = []
+
+        def call() -> Program:
+            for mark in (b"1", b"2"):
+                run = {"call": mark, "dependencies": ()}
+                ok, outcomes = yield Ask(requests.ERRAND(operation=errands.RUN.operation, arguments=run))
+                assert ok, outcomes
+                heard.append(outcomes)
+
+        def check(world: World) -> None:
+            nonlocal unknown
+            sent = [(errand.peer, errand.arguments["call"]) for errand in world.errands]
+            assert len(set(sent)) == len(sent)
+            for mark, outcomes in zip((b"1", b"2"), heard, strict=True):
+                assert len(outcomes) == 2
+                for address, outcome in outcomes.items():
+                    unknown += "error" in outcome
+                    assert (address, mark) in sent or "error" in outcome
+
+        return {"a": call}, check
+
+    assert check_every_cut(scenario, workers=2, **how) > 20
+    assert unknown

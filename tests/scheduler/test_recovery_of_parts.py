@@ -284,9 +284,16 @@ class TestErrands:
         run = requests.ERRAND(operation=errands.RUN.operation, arguments={"call": b"f", "dependencies": ()})
         cluster.request("a", 1, run)
         assert len(cluster.errands) == 2
-        cluster.restart()
-        assert answer(cluster, "a", 1)[0] == "ConnectError"
-        assert not cluster.errands
+        where = [errand.peer for errand in cluster.errands]
+        for _ in range(2):
+            cluster.outcomes.clear()
+            cluster.restart(unheard=[("a", 1)])
+            assert answer(cluster, "a", 1) == {}
+            outcomes = cluster.outcomes["a", 1]
+            assert list(outcomes) == where
+            assert {outcome["error"][0] for outcome in outcomes.values()} == {"ConnectError"}
+            assert all(address in outcome["error"][1] for address, outcome in outcomes.items())
+            assert not cluster.errands
 
     def test_what_only_looks_is_asked_again(self, cluster: Journalled) -> None:
         cluster.request("a", 1, requests.ERRAND(operation=errands.VERSIONS.operation, arguments={}))

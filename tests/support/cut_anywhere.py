@@ -291,7 +291,7 @@ class _Client:
 
     def hear(self, instruction: to_do.Instruction) -> None:
         if isinstance(instruction, to_do.TellOutcome) and instruction.request in self._asked:
-            self._fragments[instruction.address] = instruction.outcome
+            self._fragments.setdefault(instruction.address, instruction.outcome)  # as `client/core/answers.py` does
         elif isinstance(instruction, to_do.Reply) and self._asked.pop(instruction.request, None) is not None:
             value = merged([self._fragments, instruction.value]) if self._fragments else instruction.value
             self._fragments = {}

@@ -17,6 +17,10 @@ A user's function (`RUN`) is held as well while its worker sets up its plugins, 
 
 A client hears of each outcome as soon as it is there, in a fragment of the reply. So nothing that somebody answers is
 kept here, however many answer.
+
+When another scheduler takes the place of this one, a client asks again, and keeps what it has heard. What only looks is
+done once more. A user's function is not called again: of each call of which the client has not heard, nobody knows
+whether it has begun, and the client gets an error that says so.
 """
 
 from __future__ import annotations
@@ -203,12 +207,15 @@ class Errands(Part, WaitOwner):
         except ProtocolError as error:
             raise Refusal("ProtocolError", str(error)) from None
         if self.shared.replies.has_begun(client.id, request):
-            text = "the scheduler was started again before there was an answer: what was to be called may have been"
-            raise Refusal("ConnectError", text)
+            for address in self.shared.replies.begun_about(client.id, request):
+                self.shared.instructions.put(TellOutcome(client.id, request, address, _unknown(address)))
+            self.shared.replies.leave_out(client.id, request)  # the outcomes went before it
+            self.answer(client, request, {})
+            return
         addresses = self.addresses(errand, names)
         self.demand_room_for(client, len(addresses))
         if errand in CALLS:
-            self.shared.replies.begin(client.id, request)
+            self.shared.replies.begin(client.id, request, addresses)
         self.begin(client, request, errand, arguments, addresses, timeout)
 
     def begin(
@@ -491,6 +498,15 @@ def _nothing() -> None:
 
 def _error(name: str, text: str) -> Outcome:
     return {"error": [name, text[:MAX_REASON_LENGTH]]}
+
+
+def _unknown(address: str) -> Outcome:
+    """What an errand has come to that an earlier scheduler has sent, or was about to send."""
+    return _error(
+        "ConnectError",
+        f"{address}: the scheduler was started again before it had passed on what the function has come to there. "
+        "The function may have been called, so it is not called again. If it may be called twice, call it once more",
+    )
 
 
 def _error_said(value: Any) -> tuple[str, str]:

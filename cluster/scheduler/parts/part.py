@@ -42,8 +42,9 @@ datasets          datasets, also those on their way to their names      lookups:
 durable           nothing: `Results.durable` is noted where it is       writings: begun again with their publications,
                   changed                                               and nothing is written twice. Sweeps: the first
                                                                         look at a place sweeps it
-errands           that a client has functions called                    what that comes to: the client gets an error.
-                                                                        What only looks: posed again
+errands           that a client has functions called, and where         what that comes to: the client gets an error
+                                                                        for each of which it has not heard. What only
+                                                                        looks: posed again
 events            those that are set                                    nothing
 expectations      the keys that clients expect                          nothing
 finding           nothing: it has no state                              nothing

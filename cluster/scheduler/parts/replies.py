@@ -30,7 +30,7 @@ is answered long after it has begun     poses it again                          
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from holdfast.cluster.journal import records
@@ -42,6 +42,8 @@ KEPT = 10_000
 
 #: Whether it is no error, and the value.
 Given: TypeAlias = tuple[bool, Any]
+#: A request that has begun: in the place of whether it is no error there is nothing, and then whom it is about.
+Begun: TypeAlias = tuple[None, Sequence[str]]
 
 
 class Replies:
@@ -55,7 +57,7 @@ class Replies:
 
     def __init__(self, decisions: Decisions) -> None:
         self._decisions = decisions
-        self._of: dict[str, OrderedDict[int, Given | None]] = {}  # by client; None: it has begun
+        self._of: dict[str, OrderedDict[int, Given | Begun]] = {}  # by client
         self._awaited: set[str] = set()  # clients that have not rejoined; only asked for membership
         self._left_out: set[tuple[str, int]] = set()  # in this event; only asked for membership
 
@@ -65,7 +67,8 @@ class Replies:
     def get(self, client: str, request: int) -> Given | None:
         """How a request was answered; None: it was not, as far as is known."""
         of_client = self._of.get(client)
-        return None if of_client is None else of_client.get(request)
+        known = None if of_client is None else of_client.get(request)
+        return None if known is None or known[0] is None else (known[0], known[1])
 
     def is_awaited(self, client: str) -> bool:
         """Whether a client of an earlier scheduler has not rejoined: what it asks here it has asked that one."""
@@ -79,14 +82,20 @@ class Replies:
         """A client has sent again all that no scheduler had heard, and poses again what it waits for."""
         self._awaited.discard(client)
 
-    def begin(self, client: str, request: int) -> None:
-        """A request has begun, and is answered later."""
+    def begin(self, client: str, request: int, about: Sequence[str] = ()) -> None:
+        """A request has begun, and is answered later. ``about`` are those that have to do with it."""
         if self._decisions.is_kept:
-            self._put(client, request, None)
+            self._put(client, request, (None, about))
 
     def has_begun(self, client: str, request: int) -> bool:
         """Whether an earlier scheduler has begun with a request."""
         return request in self._of.get(client, ())
+
+    def begun_about(self, client: str, request: int) -> Sequence[str]:
+        """Those that have to do with a request with which an earlier scheduler has begun."""
+        of_client = self._of.get(client)
+        known = None if of_client is None else of_client.get(request)
+        return () if known is None or known[0] is not None else known[1]
 
     def leave_out(self, client: str, request: int) -> None:
         """The reply of a request, in this event, is not noted: another scheduler would find the answer once more."""
@@ -102,7 +111,7 @@ class Replies:
                     self._put(client, request, (ok, value))
         self._left_out.clear()
 
-    def _put(self, client: str, request: int, given: Given | None) -> None:
+    def _put(self, client: str, request: int, given: Given | Begun) -> None:
         of_client = self._of.setdefault(client, OrderedDict())
         of_client[request] = given
         self._decisions.note(records.put_for("replies", client, request, given))
@@ -111,7 +120,7 @@ class Replies:
 
     def heard(self, client: str, requests: Iterable[int]) -> None:
         """A client knows these replies, and poses none of the requests again."""
-        of_client: dict[int, Given | None] = self._of.get(client, OrderedDict())
+        of_client: dict[int, Given | Begun] = self._of.get(client, OrderedDict())
         for request in requests:
             if request in of_client:
                 del of_client[request]
@@ -122,7 +131,7 @@ class Replies:
         self._of.pop(client, None)
         self._awaited.discard(client)
 
-    def recover(self, client: str, entries: Mapping[int, Given | None]) -> None:
+    def recover(self, client: str, entries: Mapping[int, Given | Begun]) -> None:
         """Take up what was noted of a client."""
         self.await_client(client)
         if entries:
