@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.cluster.protocol import errands, requests
 from holdfast.cluster.protocol.records import record_of
+from holdfast.cluster.scheduler.parts import pickled
 from holdfast.cluster.scheduler.tasks import events
 from tests.support.journalled import Journalled
 
@@ -633,3 +634,51 @@ def _said(cluster: Journalled) -> dict[str, Any]:
             if lease.is_granted
         },
     }
+
+
+class TestPickledFutures:
+    SECONDS = 600.0
+
+    def pickled(self) -> tuple[Journalled, list[float]]:
+        """A cluster in which a client that has left has pickled a future, and the clock of its machine."""
+        clock = [1_800_000_000.0]
+        cluster = Journalled(hosts=1, workers=1, wall_time=lambda: clock[0])
+        cluster.add_client("a")
+        cluster.submit("a", {"x": []})
+        cluster.finish("x")
+        cluster.handle(events.FuturesPickled("a", [("x", "lease", self.SECONDS)], clock[0] + self.SECONDS, "app.py:1"))
+        cluster.remove_client("a")
+        return cluster, clock
+
+    def pass_time(self, cluster: Journalled, clock: list[float], seconds: float) -> None:
+        cluster.now += seconds
+        clock[0] += seconds
+        cluster.handle(events.TimePassed())
+        cluster.catch_up()
+
+    @pytest.mark.parametrize("now", [0.0, 5_000.0], ids=["another clock", "a later clock"])
+    def test_a_lease_ends_when_it_was_to_end(self, now: float) -> None:
+        cluster, clock = self.pickled()
+        for _ in range(3):
+            self.pass_time(cluster, clock, 150.0)
+            cluster.restart(now=now)
+        self.pass_time(cluster, clock, 149.0)
+        assert states(cluster) == {"x": "memory"}
+        self.pass_time(cluster, clock, 2.0)
+        assert not states(cluster)
+
+    def test_one_whose_time_was_over_meanwhile_may_be_unpickled_still(self) -> None:
+        cluster, clock = self.pickled()
+        clock[0] += 2 * self.SECONDS
+        cluster.restart()
+        self.pass_time(cluster, clock, pickled.EARLY_SECONDS - 1)
+        assert states(cluster) == {"x": "memory"}
+        self.pass_time(cluster, clock, 2.0)
+        assert not states(cluster)
+
+    def test_one_lasts_no_longer_where_the_clock_of_the_machine_is_set_back(self) -> None:
+        cluster, clock = self.pickled()
+        clock[0] -= 1e6
+        cluster.restart()
+        self.pass_time(cluster, clock, self.SECONDS + 1)
+        assert not states(cluster)

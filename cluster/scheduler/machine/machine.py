@@ -154,7 +154,7 @@ class SchedulerState:
     events_kept
         How many events of each topic are kept.
     wall_time
-        Gives the times that stand in records for people, and by which nothing is decided; the times of the events that
+        The clock of the machine, for times that people read and that outlive a scheduler; the times of the events that
         are handled, if not given.
     on_failure
         ``on_failure(what, error)``: takes a failure in what follows from earlier events. None: it is raised.
@@ -271,7 +271,7 @@ class SchedulerState:
             errands,
             Plugins(shared, errands, self.copies, self.topics, self.revocation, successors),
             self.expectations,
-            Pickled(shared, self.expectations),
+            Pickled(shared, self.expectations, wall_time=wall_time),
             Unattended(shared),
             Standing(shared, errands),
             Unstarted(shared),

@@ -53,8 +53,7 @@ kills             processes that are to be ended                        the time
                                                                         which runs could not be ended
 locks             leases that are granted                               leases that wait: posed again
 metadata          the leaves                                            nothing
-pickled           leases                                                who unpickles before a lease has come
-pickled           leases of futures that were pickled by hand           the time that they have left: it begins anew
+pickled           leases, and when they end                             who unpickles before a lease has come
 places            the ids of places                                     who sees them: hosts are asked again
 plugins           those that are registered                             who has them: each worker is prepared anew, and
                                                                         sets up no plugin that it has

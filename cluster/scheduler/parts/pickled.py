@@ -1,7 +1,9 @@
 """Futures that users have pickled by hand: leases, which keep results while nobody knows where their futures are.
 
 A client says that it has pickled a future, and a client says that it has unpickled one; either may be any. In between a
-*lease* holds the task.
+*lease* holds the task. When its time is over is noted by the clock of the machine, since the clock by which a scheduler
+lives is its own. So the time goes on while there is no scheduler; but another one keeps each lease for `EARLY_SECONDS`
+more, in which those may unpickle that could not before.
 
 ==========================================  ===========================================================================
 what happens                                what comes of it
@@ -20,7 +22,7 @@ lease                                       there, it is on its way: the key is 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from holdfast.cluster.journal.tables import Held
@@ -34,7 +36,7 @@ from holdfast.cluster.scheduler.tasks.instructions import Warn
 from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Task
 from holdfast.cluster.scheduler.tasks.names import Key
 
-#: How long a lease is awaited that is on its way.
+#: How long a lease is awaited that is on its way, and for how long there is one at least when a scheduler is back.
 EARLY_SECONDS = 30.0
 #: A lease that is over is looked at so often while its client holds the task itself.
 AGAIN_SECONDS = 60.0
@@ -73,12 +75,14 @@ class Lease(Holder):
     seconds
         How long it was taken out for.
     until
-        When the time is over, in seconds since 1970.
+        When the time is over, in seconds since 1970, as the client has said it, for people.
+    ends_at
+        The same by the clock of the scheduler's machine.
     call_site
         The line of the user's code that has pickled it.
     """
 
-    __slots__ = ("call_site", "client", "name", "seconds", "task", "term", "until")
+    __slots__ = ("call_site", "client", "ends_at", "name", "seconds", "task", "term", "until")
 
     id: str
     kind: ClassVar[str] = "pickled future"
@@ -89,7 +93,7 @@ class Lease(Holder):
         self.client = client
         self.name = name
         self.task = task
-        self.until = self.seconds = 0.0
+        self.until = self.ends_at = self.seconds = 0.0
         self.call_site = ""
 
     def unheld(self, task: Task) -> None:
@@ -133,6 +137,8 @@ class Pickled(Part):
         What all parts work with.
     expectations
         Knows which keys clients expect.
+    wall_time
+        The clock of the machine; that of the events if not given.
 
     Attributes
     ----------
@@ -142,8 +148,11 @@ class Pickled(Part):
 
     name: ClassVar[str] = "pickled"
 
-    def __init__(self, shared: Shared, expectations: Expectations) -> None:
+    def __init__(
+        self, shared: Shared, expectations: Expectations, *, wall_time: Callable[[], float] | None = None
+    ) -> None:
         super().__init__(shared)
+        self._wall_time = wall_time or (lambda: shared.now)
         self.events = {events.FuturesPickled: self._pickled, events.FuturesUnpickled: self._unpickled}
         self.leases: dict[str, Lease] = {}
         self._expectations = expectations
@@ -170,7 +179,8 @@ class Pickled(Part):
             lease.seconds, lease.until, lease.call_site = seconds, event.until, event.call_site
             life.holding.hold(lease, lease.task)
             self.shared.deadlines.watch(lease.term)
-            said = (lease.client, lease.name, lease.seconds, lease.until, lease.call_site)
+            lease.ends_at = self._wall_time() + seconds
+            said = (lease.client, lease.name, lease.seconds, lease.until, lease.call_site, lease.ends_at)
             self.note(name, said, lease)
 
     def _warn(self, client: Client) -> None:
@@ -236,14 +246,16 @@ class Pickled(Part):
     def recover(self, entries: Mapping[Any, Held], tasks: Mapping[int, Task]) -> None:
         for name, noted in entries.items():
             for serial in noted.holds:
-                client, client_name, seconds, until, call_site = noted.value
+                client, client_name, seconds, until, call_site, ends_at = noted.value
                 lease = self.leases[name] = Lease(self, name, client, client_name, tasks[serial])
-                lease.seconds, lease.until, lease.call_site = seconds, until, call_site
+                lease.seconds, lease.until, lease.call_site, lease.ends_at = seconds, until, call_site, ends_at
                 self.shared.life.holding.hold(lease, lease.task)
 
     def recovered(self) -> None:
-        for lease in self.leases.values():  # nobody knows for how long there was no scheduler
-            lease.term.ends = self.shared.now + lease.seconds
+        now = self._wall_time()
+        for lease in self.leases.values():
+            left = max(lease.ends_at - now, EARLY_SECONDS)
+            lease.term.ends = self.shared.now + min(left, lease.seconds)  # the machine's clock may have been set back
             self.shared.deadlines.watch(lease.term)
 
     def client_left(self, client: Client) -> None:
