@@ -58,6 +58,11 @@ class Event(Named):
         bool
             Whether it is set.
 
+        Raises
+        ------
+        TimeoutError
+            The time is over, and no scheduler is there to say so: it is being started again.
+
         Examples
         --------
         >>> Event("never").wait(timeout="10 ms")

@@ -68,6 +68,8 @@ class Lock(Leasing):
             There is a timeout, and ``blocking`` is false.
         RuntimeError
             Too many requests of this client wait already, or there are too many locks.
+        TimeoutError
+            The time is over, and no scheduler is there to say so: it is being started again.
 
         Examples
         --------

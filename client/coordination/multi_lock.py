@@ -88,6 +88,8 @@ class MultiLock(Leasing):
         ------
         ValueError
             There is a timeout, and ``blocking`` is false; or ``num_locks`` isn't from 1 to the number of names.
+        TimeoutError
+            The time is over, and no scheduler is there to say so: it is being started again.
 
         Examples
         --------

@@ -103,6 +103,8 @@ class RLock(Named):
         ------
         ValueError
             There is a timeout, and ``blocking`` is false.
+        TimeoutError
+            The time is over, and no scheduler is there to say so: it is being started again.
 
         Examples
         --------

@@ -118,6 +118,8 @@ class Semaphore(Leasing):
         ------
         RuntimeError
             The semaphore was closed; or there are too many leases, or too many requests of this client that wait.
+        TimeoutError
+            The time is over, and no scheduler is there to say so: it is being started again.
 
         Examples
         --------
