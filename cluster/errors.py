@@ -140,7 +140,23 @@ def error_named(name: str, text: str) -> Exception:
     >>> error_named("KilledWorker", "it died"), error_named("Unknown", "what?")
     (KilledWorker('it died'), RemoteError('Unknown: what?'))
     """
-    kind = globals().get(name) or getattr(builtins, name, None)
+    kind = _class_named(name)
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         return RemoteError(f"{name}: {text}")
     return kind(text)
+
+
+def is_text(error: Exception) -> bool:
+    """Whether `error_named` makes the same error from the name of its class and its text.
+
+    Examples
+    --------
+    >>> is_text(ObjectLostError("it is gone")), is_text(KilledWorker("it died", task="x"))
+    (True, False)
+    """
+    is_bare = error.__cause__ is None and error.__context__ is None and not error.__dict__
+    return is_bare and error.args == (str(error),) and _class_named(type(error).__name__) is type(error)
+
+
+def _class_named(name: str) -> Any:
+    return globals().get(name) or getattr(builtins, name, None)

@@ -29,8 +29,9 @@ class KeyState:
         Futures that hold it.
     location : Location or None
         Set exactly when it is finished; replaced, never changed.
-    failure : (bytes or Location, str) or None
-        Set exactly when it has erred: the exception or, of a large one, where it can be read; and a text.
+    failure : (bytes or str or Location, str) or None
+        Set exactly when it has erred: the exception, its class if it is nothing but the text, or where a large one can
+        be read; and a text.
     reason : exception or None
         Set exactly when it is cancelled or lost: what to raise.
     since : int
@@ -49,7 +50,7 @@ class KeyState:
     status = PENDING
     holders = 0
     location: Location | None = None
-    failure: tuple[bytes | Location, str] | None = None
+    failure: tuple[bytes | str | Location, str] | None = None
     reason: Exception | None = None
     waiters: list[Hears] | None = None
     callbacks: list[Callable[[], None]] | None = None

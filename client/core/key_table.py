@@ -287,7 +287,7 @@ class KeyTable:
                     object_id, nbytes, nodes = raised
                     state.failure = (Location(object_id, nbytes, None, nodes), text)
                 else:
-                    state.failure = (bytes(raised), text)
+                    state.failure = (raised if type(raised) is str else bytes(raised), text)
                 state.location = None
                 state.status = ERROR
                 self._ready(state)

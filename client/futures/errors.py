@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from holdfast.client.core.key_state import PENDING, KeyState
 from holdfast.client.stores.location import Location
-from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError
+from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError, error_named
 from holdfast.cluster.failures.loading import load_exception
 
 
@@ -18,6 +18,8 @@ def error_of(state: KeyState, stored: bytes | None = None) -> BaseException:
     failure = state.failure
     if failure is not None:
         raised, text = failure
+        if isinstance(raised, str):
+            return error_named(raised, text)
         blob = stored if isinstance(raised, Location) else raised
         if blob is None:
             return RemoteError(

@@ -234,7 +234,8 @@ MEMORY = Message(
 )
 ERRED = Message(
     "erred",
-    "These tasks failed. A large exception lies in a store, and the message has its object.",
+    "These tasks failed. A large exception lies in a store, and the message has its object. An error of the "
+    "scheduler's own is its text, and the message names its class.",
     cut="errors",
     errors=Listed(Entry(key=KEY, raised=REPORTED_RAISED, text=ERROR_TEXT)),
     turn=TURN,

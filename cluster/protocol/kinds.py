@@ -70,7 +70,10 @@ RUNS = Listed(RUN)
 FUNCTIONS = Listed(Entry(digest=DIGEST, blob=PAYLOAD))
 #: A small exception itself, or where a large one lies as an object.
 RAISED = Either(Entry(object_id=OBJECT, nbytes=NBYTES), ERROR)
-REPORTED_RAISED = Either(Entry(object_id=OBJECT, nbytes=NBYTES, nodes=NODES), ERROR)
+#: The same, or the class of an error of the scheduler's own, of which the text says all.
+REPORTED_RAISED = Either(
+    Entry(object_id=OBJECT, nbytes=NBYTES, nodes=NODES), OneOf("an exception or its class", ERROR, NAME)
+)
 
 _OPTIONS: dict[str, Shape] = {
     "priority": Number(float("-inf"), float("inf")),

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
+from holdfast.cluster.errors import ObjectLostError
+from holdfast.cluster.failures import dumping
 from holdfast.cluster.protocol import requests
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events, lifecycle
@@ -258,3 +260,13 @@ def test_an_event_takes_no_longer_if_it_is_about_more(name, monkeypatch):
         longest.append(cluster.handle(event))
         assert cluster.states == states
     assert longest[1] < 1.2 * longest[0] + 50
+
+
+def test_data_that_is_lost_is_told_of_without_pickling_an_error_for_each(monkeypatch):
+    """Its class and its text say all of it, and a million objects may be lost together."""
+    monkeypatch.setattr(dumping, "dump_exception", None)
+    cluster = Cluster(patience_seconds=0.0).scatter(3)
+    cluster.state.handle(LOST, 0.0)
+    errors = [cluster.state.tasks[key].error for key in independent(3)]
+    assert [error.raised for error in errors] == [ObjectLostError.__name__] * 3
+    assert all(key in error.text for key, error in zip(independent(3), errors, strict=True))

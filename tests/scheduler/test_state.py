@@ -11,10 +11,11 @@ from holdfast.cluster.scheduler.placing.unrunnable import WARNING_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
 from holdfast.cluster.scheduler.tasks.states import FIRST, STATES, TRANSITIONS
+from holdfast.cluster.scheduler.tasks.stored_errors import pickled
 
 
 def error_of(cluster, key):
-    return load_exception(cluster.state.tasks[key].error.blob, "")[0]
+    return load_exception(pickled(cluster.state.tasks[key].error), "")[0]
 
 
 def test_a_task_runs_is_reported_and_is_freed_with_its_last_hold():

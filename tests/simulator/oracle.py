@@ -207,6 +207,8 @@ class Oracle:
     @staticmethod
     def kind_of(raised: Any, text: str) -> str:
         """The class of an error that the scheduler or a worker has told of."""
+        if isinstance(raised, str):
+            return raised
         if isinstance(raised, tuple) or bytes(raised) == b"broken":
             return Broken.__name__
         if bytes(raised) == b"full":

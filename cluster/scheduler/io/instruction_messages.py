@@ -18,7 +18,7 @@ def _run_entry(entry: to_do.RunEntry) -> tuple[Any, ...]:
 
 def _erred_entry(entry: to_do.ErredEntry) -> tuple[Any, ...]:
     key, raised, text = entry
-    return (key, raised if type(raised) is tuple else raw(raised), text)
+    return (key, raised if isinstance(raised, str | tuple) else raw(raised), text)
 
 
 def _call_entry(entry: to_do.CallEntry) -> tuple[Any, ...]:

@@ -119,7 +119,7 @@ NO_WORKER_TIMEOUT_SECONDS = 30.0
 #: A task is given up when it is charged for this many deaths.
 MAX_FAILURES = 3
 #: What follows from an event is seen to in pieces of so many tasks: some milliseconds.
-FOLLOW_UP_LIMIT = 1_000
+FOLLOW_UP_LIMIT = 500
 #: What a scheduler numbers has numbers from its epoch times two to the power of this on: runs, calls and errands.
 NUMBER_SHIFT = 40
 #: After a failure in what follows from earlier events, the rest of it is tried that much later.

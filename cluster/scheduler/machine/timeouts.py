@@ -10,7 +10,7 @@ from itertools import islice
 from holdfast.cluster.errors import NoWorkerError
 from holdfast.cluster.scheduler.placing.unrunnable import Unrunnable
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
-from holdfast.cluster.scheduler.tasks.lifecycle import ERROR_COSTS, Lifecycle
+from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
 
@@ -41,7 +41,7 @@ class NoWorkerTimeout(Timed):
 
     def expire(self, now: float) -> None:
         why: dict[Requirements | None, tuple[str, str]] = {}
-        for task in list(islice(self._life.unrunnable, self._life.follow_up.limit // ERROR_COSTS + 1)):
+        for task in list(islice(self._life.unrunnable, self._life.follow_up.limit)):
             if task.since + self._timeout_seconds > now:
                 break
             if task.state == "no-worker":  # one that failed before may have taken this one along
@@ -74,7 +74,7 @@ class Awaited(Timed):
         return None if first is None else first.since + self._patience_seconds
 
     def expire(self, now: float) -> None:
-        for task in list(islice(self._life.awaited, self._life.follow_up.limit // ERROR_COSTS + 1)):
+        for task in list(islice(self._life.awaited, self._life.follow_up.limit)):
             if task.since + self._patience_seconds > now:
                 break
             self._life.await_no_longer(task)

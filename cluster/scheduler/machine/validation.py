@@ -231,7 +231,7 @@ def _validate_errors(state: SchedulerState, known: set[Task]) -> None:
     lost = [chore.host for chore in state.life.follow_up.chores if chore.host is not None]
     for error, count in errors.items():
         assert error.tasks == count
-        assert error.blob is None or error.object_id is None
+        assert error.raised is None or error.object_id is None
         assert error.object_id is None or state.life.errors.table.get(error.object_id) is error
     for object_id, error in state.life.errors.table.items():
         assert error.object_id == object_id

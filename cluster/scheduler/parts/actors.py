@@ -65,8 +65,8 @@ from holdfast.cluster.scheduler.tasks.instructions import (
 )
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.names import Key, ObjectId, Payload
-from holdfast.cluster.scheduler.tasks.reports import dependency_entry, raised_of
-from holdfast.cluster.scheduler.tasks.stored_errors import task_error
+from holdfast.cluster.scheduler.tasks.reports import dependency_entry, place_of
+from holdfast.cluster.scheduler.tasks.stored_errors import pickled, task_error
 
 #: So many calls of a client are known at most that have been answered.
 MAX_CALLED = 1_000
@@ -437,11 +437,11 @@ class Actors(Part):
         self._forget(call)
 
     def _tell_of_failure(self, client: str, request: int, error: TaskError) -> None:
-        raised = raised_of(error)
-        if isinstance(raised, tuple):
-            self._tell(client, (request, False, None, (None, *raised), error.text, ()))
+        blob = pickled(error)
+        if blob is None:
+            self._tell(client, (request, False, None, (None, *place_of(error)), error.text, ()))
         else:
-            self._tell(client, (request, False, raised, None, error.text, ()))
+            self._tell(client, (request, False, blob, None, error.text, ()))
 
     def _tell(self, client: str, entry: CalledEntry) -> None:
         self.shared.instructions.add(ReportCalled, client, entry)

@@ -14,7 +14,7 @@ RunEntry: TypeAlias = tuple[Key, int, Digest | None, Payload, Sequence[Dependenc
 MemoryEntry: TypeAlias = tuple[Key, ObjectId | None, int, Payload | None, Sequence[str]]
 #: A large exception's object, its size, and the nodes that have it.
 StoredError: TypeAlias = tuple[ObjectId, int, Sequence[str]]
-ErredEntry: TypeAlias = tuple[Key, Payload | StoredError, str]
+ErredEntry: TypeAlias = tuple[Key, Payload | str | StoredError, str]
 
 
 #: Call, actor, caller, method, arguments, and what they depend on.

@@ -58,9 +58,6 @@ from holdfast.cluster.scheduler.tasks.sending import Sender
 from holdfast.cluster.scheduler.tasks.states import ACTIVE
 from holdfast.cluster.scheduler.tasks.stored_errors import StoredErrors, task_error
 
-#: To make an exception takes as long as to deal with so many tasks.
-ERROR_COSTS = 4
-
 #: So many tasks are sent to workers in one event.
 SENT_AT_ONCE = 1_000
 
@@ -237,7 +234,6 @@ class Lifecycle:
             self._fail_for_loss(task, f"{task.key!r} {_LOST}")
 
     def _fail_for_loss(self, task: Task, text: str) -> None:
-        self.follow_up.left -= ERROR_COSTS
         self.fail(task, task_error(task.key, ObjectLostError(text), is_loss=True))
 
     def renew(self, task: Task) -> None:

@@ -142,8 +142,9 @@ class TaskError:
 
     Attributes
     ----------
-    blob
-        The exception, pickled; None if it is a large one, which lies in stores.
+    raised
+        The exception, pickled; or the name of its class, if it is one of the scheduler's own and the text is all that
+        it says; None if it is a large one, which lies in stores.
     object_id, nbytes, where
         Of a large one: the object, its size, and the hosts that have it, none if these are gone.
     tasks
@@ -161,7 +162,6 @@ class TaskError:
     """
 
     __slots__ = (
-        "blob",
         "contents",
         "is_lasting",
         "is_loss",
@@ -170,14 +170,15 @@ class TaskError:
         "nbytes",
         "number",
         "object_id",
+        "raised",
         "tasks",
         "text",
         "where",
     )
 
-    def __init__(self, key: Key, blob: Payload | None, text: str, *, is_loss: bool = False) -> None:
+    def __init__(self, key: Key, raised: Payload | str | None, text: str, *, is_loss: bool = False) -> None:
         self.key = key
-        self.blob = blob
+        self.raised = raised
         self.text = text
         self.is_loss = is_loss
         self.is_lasting = False
@@ -191,13 +192,13 @@ class TaskError:
 
     def as_plain(self) -> tuple[Any, ...]:
         """What is left of it without a host, as plain data; `TaskError.of` is the inverse."""
-        return (self.key, self.blob, self.text, self.is_loss, self.is_lasting, self.object_id, self.nbytes)
+        return (self.key, self.raised, self.text, self.is_loss, self.is_lasting, self.object_id, self.nbytes)
 
     @classmethod
     def of(cls, data: Sequence[Any]) -> TaskError:
         """The inverse of `as_plain`."""
-        key, blob, text, is_loss, is_lasting, object_id, nbytes = data
-        error = cls(key, blob, text, is_loss=is_loss)
+        key, raised, text, is_loss, is_lasting, object_id, nbytes = data
+        error = cls(key, raised, text, is_loss=is_loss)
         error.is_lasting, error.object_id, error.nbytes = is_lasting, object_id, nbytes
         return error
 

@@ -80,10 +80,15 @@ def erred_entry(task: Task) -> ErredEntry:
     return (task.key, raised_of(error), error.text)
 
 
-def raised_of(error: TaskError) -> Payload | StoredError:
-    """The exception of a failure, or where it lies."""
-    if error.blob is not None:
-        return error.blob
+def raised_of(error: TaskError) -> Payload | str | StoredError:
+    """The exception of a failure, its class if that and the text are all, or where it lies."""
+    if error.raised is not None:
+        return error.raised
+    return place_of(error)
+
+
+def place_of(error: TaskError) -> StoredError:
+    """Where a large exception lies."""
     return (error.object_id or bytes(16), error.nbytes, tuple([host.address for host in error.where]))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
+from holdfast.cluster.errors import error_named, is_text
 from holdfast.cluster.failures import dumping, links
 from holdfast.cluster.journal import records
 from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
@@ -16,18 +17,31 @@ from holdfast.cluster.scheduler.tasks.holders import Raised
 from holdfast.cluster.scheduler.tasks.holding import Holding
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, Instructions
 from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError
-from holdfast.cluster.scheduler.tasks.names import Key, ObjectId
+from holdfast.cluster.scheduler.tasks.names import Key, ObjectId, Payload
 from holdfast.cluster.scheduler.tasks.partitioned import PartitionedDict
 
 
 def task_error(key: Key, error: Exception, *, is_loss: bool = False) -> TaskError:
-    """A `TaskError` for an error of Holdfast's own."""
+    """A `TaskError` for an error of Holdfast's own.
+
+    Most of these are a text: their class is named, and a client makes them when it wants to see them. To pickle one
+    takes ten times as long as all else that a failure costs, and a million tasks may fail together.
+    """
     text = str(error)
     if len(text) > ERROR_TEXT_LENGTH:  # there is a very long key in it
         text = links.shortened(text, ERROR_TEXT_LENGTH)
         error = type(error)(text)
+    if is_text(error):
+        return TaskError(key, type(error).__name__, text, is_loss=is_loss)
     blob, _ = dumping.dump_exception(error)
     return TaskError(key, blob, text, is_loss=is_loss)
+
+
+def pickled(error: TaskError) -> Payload | None:
+    """The exception of an error, for peers that are told of no classes; None if it lies in stores."""
+    if isinstance(error.raised, str):
+        error.raised, _ = dumping.dump_exception(error_named(error.raised, error.text))
+    return error.raised
 
 
 class StoredErrors:
