@@ -147,3 +147,17 @@ def test_what_is_kept_for_a_client_that_reads_nothing_has_a_limit_and_it_hears_o
             slow.connection.close()
 
     run(main())
+
+
+def test_what_is_owed_is_paid_in_the_same_steps_however_much_it_is():
+    """A dictionary whose first entries have gone looks through the places of all of these for the next one."""
+    cluster = Cluster(hosts=1, workers=1)
+    client = cluster.add_client()
+    debts = Debts(client, cluster.state)
+    keys = [f"k{n}" for n in range(300_000)]
+    debts.add(to_do.ReportCancelled(client, keys, "for a reason"), 1)
+    debts.add(to_do.ReportCancelled(client, keys[:10], "for another one"), 2)
+    assert len(debts) == len(keys)
+    paid = [item for _ in range(0, len(keys), 500) for report, _ in debts.take(500, 2) for item in report.items]
+    assert paid == keys
+    assert not debts

@@ -18,6 +18,7 @@ cancelled, another error                that, with its turn
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,7 @@ from holdfast.cluster.scheduler.tasks.instructions import (
     ReportPending,
 )
 from holdfast.cluster.scheduler.tasks.names import Key
+from holdfast.cluster.scheduler.tasks.partitioned import PartitionedDict
 from holdfast.cluster.scheduler.tasks.reports import erred_entry, memory_entry
 
 #: Stands for what the state says.
@@ -37,7 +39,10 @@ _AS_IT_IS = None
 
 
 class Debts:
-    """What one client is to be told, by key, in the order in which that happened last.
+    """What one client is to be told, by key, in the order in which it came to be owed that.
+
+    There may be a million keys. So they are no one dictionary: that would grow all at once, and to find the first one
+    that is left would take the longer the more of them were told of.
 
     Parameters
     ----------
@@ -50,10 +55,11 @@ class Debts:
     def __init__(self, client: str, state: SchedulerState) -> None:
         self._client = client
         self._state = state
-        self._owed: dict[Key, tuple[Instruction, int] | None] = {}
+        self._owed: PartitionedDict[Key, tuple[Instruction, int] | None] = PartitionedDict()
+        self._order: deque[Key] = deque()  # all of these, once each
 
     def __len__(self) -> int:
-        return len(self._owed)
+        return len(self._order)
 
     def add(self, report: Any, turn: int) -> None:
         """A report that the client doesn't get now. ``turn`` is the last one of the client's that has been read."""
@@ -66,7 +72,8 @@ class Debts:
                 key, _, _ = item
             else:
                 key = item
-            owed.pop(key, None)
+            if key not in owed:
+                self._order.append(key)
             if kind is ReportCancelled:
                 owed[key] = ReportCancelled(self._client, [key], report.reason), turn
             elif kind is ReportErred and not self._is_as_it_is(item):
@@ -85,9 +92,9 @@ class Debts:
         erred = ReportErred(self._client, [])
         pending = ReportPending(self._client, [])
         client = self._state.clients.get(self._client)
-        while self._owed and count:
+        while self._order and count:
             count -= 1
-            key = next(iter(self._owed))
+            key = self._order.popleft()
             said = self._owed.pop(key)
             if said is not None:
                 yield said

@@ -89,7 +89,7 @@ class Placement:
         self._own: dict[Host, _Queues] = {}  # of hosts; none of these is empty
         self._available: OrderedDict[Worker, None] = OrderedDict()
         self._idle: OrderedDict[Worker, None] = OrderedDict()  # those of them with an idle thread
-        self._unoccupied: dict[Worker, None] = {}  # those of these that run nothing
+        self._unoccupied: OrderedDict[Worker, None] = OrderedDict()  # those of these that run nothing
         #: The hosts with queues of their own where something has changed since one of their workers has found nothing.
         self._to_serve: dict[Host, None] = {}
         #: The workers with more runs than threads, and when that began or was looked at last, in this order.
@@ -352,8 +352,7 @@ class Placement:
             task, worker = found
             self.remove(task)
             self._idle.move_to_end(worker)
-            del self._unoccupied[worker]
-            self._unoccupied[worker] = None  # so another one is next, if there is
+            self._unoccupied.move_to_end(worker)
             assign(task, worker)
             limit -= 1
         return limit
