@@ -361,3 +361,24 @@ def test_random_histories_with_restarts(seed):
     assert not _states(cluster)
     assert not set().union(*cluster.stores.values())
     assert not cluster.tables().tasks
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_was_being_cancelled_is_cancelled_to_its_end(force):
+    """The scheduler dies in the middle: its client has said it, and says it no more."""
+    cluster = Journalled(hosts=1, workers=1, follow_up_limit=4)
+    cluster.add_client("c")
+    cluster.add_client("other")
+    below = [f"b{n}" for n in range(20)]
+    cluster.submit("c", {"a": [], **{key: ["a"] for key in below}})
+    cluster.submit("other", {key: ["a"] for key in below})
+    cluster.catch_up()
+    cluster.handle(events.KeysCancelled("c", ["a"], force))
+    assert cluster.state.holds_back("c")
+    cluster.restart()
+    cluster.catch_up()
+    assert not cluster.state.holds_back("c")
+    assert not cluster.state.clients["c"].holds
+    assert len(cluster.state.clients["other"].holds) == (0 if force else len(below))
+    cluster.restart()
+    assert not cluster.state.holds_back("c")  # that was done

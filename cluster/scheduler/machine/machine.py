@@ -299,6 +299,7 @@ class SchedulerState:
         hosts = Hosts(
             shared, self.parts, self._worker_events, self.objects, self.copies, self.revocation, self.suspects
         )
+        self._orders = Orders(shared, self.copies, self.expectations, missing, kills, bringing)
         self._handlers = table_of_events(
             {
                 events.TimePassed: self._time_passed,
@@ -311,7 +312,7 @@ class SchedulerState:
             self._worker_events.events,
             self.objects.events,
             clients.events,
-            Orders(shared, self.copies, self.expectations, missing, kills, bringing).events,
+            self._orders.events,
             Runs(shared, self.revocation, self.lending, missing, kills, self.copies).events,
             *(part.events for part in self.parts),
         )
@@ -458,6 +459,8 @@ class SchedulerState:
         self.objects.on_reported = None
         self._handlers.update(self._not_while_recovering)
         recovery.conclude()
+        for client, cancelling in recovery.cancelling.items():
+            self._orders.go_on_cancelling(client, cancelling, recovery.tasks)
         for said in recovery.later:
             try:
                 self._handlers[type(said)](said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.cluster.errors import ProtocolError
@@ -23,6 +23,9 @@ from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, ReportE
 from holdfast.cluster.scheduler.tasks.model import Host, Task
 from holdfast.cluster.scheduler.tasks.names import Key
 from holdfast.cluster.scheduler.tasks.reports import raised_of
+
+#: The table of what clients cancel, one thing each.
+CANCELLING = "cancelling"
 
 
 class Orders:
@@ -255,11 +258,45 @@ class Orders:
                 found.append(task)
             elif self._expected:
                 self._expectations.forget(client, key)
-        kill = event.kill
-        on_end = None if kill is None else lambda running: self._kills.cancelled(client, running, kill)
-        self._life.follow_up.begin(
-            Cancellation(self._life.holding, found, client, force=event.force, reason=event.reason, on_end=on_end)
+        self._cancel(client, found, force=event.force, kill=event.kill, reason=event.reason)
+
+    def _cancel(self, client: Client, tasks: Sequence[Task], *, force: bool, kill: int | None, reason: str) -> None:
+        """Begin a cancellation. It is in the journal until it is done: the client has said it, and says it no more.
+
+        There is one of a client at a time, since what the client says next waits for it.
+        """
+        decisions = self._life.decisions
+        decisions.note(
+            records.put_for(CANCELLING, client.id, 0, ([task.serial for task in tasks], force, kill, reason))
         )
+        self._life.follow_up.begin(
+            Cancellation(
+                self._life.holding,
+                tasks,
+                client,
+                force=force,
+                reason=reason,
+                on_end=None if kill is None else lambda running: self._kills.cancelled(client, running, kill),
+                on_done=lambda: decisions.note(records.remove_for(CANCELLING, client.id, 0)),
+            )
+        )
+
+    def go_on_cancelling(self, client: str, cancelling: Sequence[Any], tasks: Mapping[int, Task]) -> None:
+        """Do the rest of what an earlier scheduler was cancelling for a client, if that is there still.
+
+        Parameters
+        ----------
+        client
+            Its id.
+        cancelling
+            What is noted of that.
+        tasks
+            The tasks, by serial.
+        """
+        if (holder := self._clients.get(client)) is not None:
+            serials, force, kill, reason = cancelling
+            found = [tasks[serial] for serial in serials if serial in tasks]
+            self._cancel(holder, found, force=force, kill=kill, reason=reason)
 
     def _results_missing(self, event: events.ResultsMissing) -> None:
         client = self._clients[event.client]

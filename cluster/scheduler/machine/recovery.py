@@ -110,6 +110,10 @@ class Recovery:
         The objects that belong to nothing and are left where they are.
     later
         What workers have said of the runs that they have, which is to be handled when all are back.
+    cancelling
+        What clients were cancelling, by client (`Orders.go_on_cancelling`).
+    tasks
+        The tasks of the journal, by serial.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class Recovery:
     ) -> None:
         self.unaccounted = 0
         self.later: list[Any] = []
+        self.cancelling: dict[str, Sequence[Any]] = {}
         self._objects = objects
         self._clients = clients
         self._actors = actors
@@ -135,7 +140,7 @@ class Recovery:
         self._is_damaged = is_damaged
         self.expected = {address: host.value for address, host in tables.entries.get("hosts", {}).items()}
         self._heard: set[str] = set()  # the workers that have said which runs they have; only asked for membership
-        self._tasks: dict[int, Task] = {}
+        self.tasks = self._tasks = dict[int, Task]()
         self._data: dict[ObjectId, Task] = {}  # what clients have brought, by the object
         self._results: dict[Task, _Result] = {}
         self._strays: list[tuple[Host, ObjectId, str | None]] = []  # with the owner
@@ -226,6 +231,8 @@ class Recovery:
             self._life.functions.table[digest].clients += 1
         self._shared.replies.recover(id, noted.entries.get("replies", {}))
         self._actors.recover_called(id, noted.entries.get("called", {}))
+        for cancelling in noted.entries.get("cancelling", {}).values():
+            self.cancelling[id] = cancelling
         for serial in noted.holds:
             if serial in self._tasks:
                 self._life.holding.hold(client, self._tasks[serial])

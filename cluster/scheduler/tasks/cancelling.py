@@ -36,6 +36,8 @@ class Cancellation(Chore):
     on_end
         Is told which of these tasks, and of those that they wait for, were running; some may be needed still. None: it
         is not looked for.
+    on_done
+        Called when it is done.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Cancellation(Chore):
         force: bool,
         reason: str,
         on_end: Callable[[list[Running]], None] | None = None,
+        on_done: Callable[[], None] = lambda: None,
     ) -> None:
         self.holds_back: Collection[str] = (client.id,)
         self._holding = holding
@@ -54,6 +57,7 @@ class Cancellation(Chore):
         self._force = force
         self._text = f"cancelled by {client.name}{reason and ': '}{reason}"
         self._on_end = on_end
+        self._on_done = on_done
         self._above = list(tasks)[::-1]  # to be cancelled; the next one last
         self._seen = Serials()
         self._below: list[Task] = []  # what the next one waits for, of which it isn't known whether it runs
@@ -79,6 +83,7 @@ class Cancellation(Chore):
             on_end, self._on_end = self._on_end, None
             if on_end is not None:
                 on_end(self._running)
+            self._on_done()
             return False
         return True
 
