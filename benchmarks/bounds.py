@@ -1,9 +1,9 @@
 """``make bench-bounds``: how long others wait for the scheduler while one client asks very much of it.
 
 A client holds 20,000 results and asks where they are 400 times, in several threads, as fast as it is answered. A second
-client, in a process of its own, asks the scheduler something and has a short task run, again and again (`bystander`).
-It should wait for less than 50 ms more than it does when nobody asks. The same goes for when a graph of a million tasks
-is cancelled, and when a host with a million objects is lost, both of them pretended (`pretended_host`).
+client, in a process of its own, asks what the scheduler answers by itself and has a short task run, again and again
+(`bystander`). It should wait for less than 50 ms more than it does when nobody asks. The same goes for when a graph of
+a million tasks is cancelled, and when a host with a million objects is lost, both of them pretended (`pretended_host`).
 """
 
 from __future__ import annotations
