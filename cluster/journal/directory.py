@@ -82,7 +82,8 @@ class StateDirectory:
         Raises
         ------
         JournalError
-            Another process has it, a later version of Holdfast has made it, or it can't be used: the text says why.
+            Another process has it, a later version of Holdfast has made it or written in it, it has files of two
+            clusters, or it can't be used: the text says why. Nothing in it has changed then.
         """
         try:
             for each in (path, path / "journal", path / "aside"):
@@ -94,6 +95,7 @@ class StateDirectory:
             raise JournalError(f"{path} can't be a state directory: {error.strerror or error}") from error
         try:
             _take(path, lock)
+            _refuse(path)
             _forget_to_the_end(path)
             cluster = _identity_anyhow(path) or _found(path, sync=not is_temporary)
             epoch = _next_epoch(path, sync=not is_temporary)
@@ -225,6 +227,34 @@ def identity(path: Path) -> str | None:
             f"{FORMAT}. Use that version, or another directory"
         )
     return cluster
+
+
+def _refuse(path: Path) -> None:
+    """Raise `JournalError` if this version can't go on with what is in a directory. Changes nothing."""
+    if (path / _FORGOTTEN).exists():  # the identity goes with it, and no file of the journal is left
+        return
+    try:
+        cluster = identity(path)
+    except LaterFormatError:
+        raise
+    except JournalError:  # it is damaged, and the files have it as well
+        cluster = None
+    said_by = "cluster.json there"
+    for file in files(path):
+        try:
+            with file.path.open("rb") as opened:
+                heading, _ = read_heading(memoryview(opened.read(HEADING_NBYTES)))
+        except LaterFormatError as error:
+            raise LaterFormatError(f"{file.path}: {error}") from error
+        except JournalError:  # it is damaged, and what can be read of it is
+            continue
+        if cluster not in (None, heading.cluster):
+            raise JournalError(
+                f"{file.path} is of the cluster {heading.cluster}, and {said_by} says {cluster}: files of two clusters "
+                "were put together"
+            )
+        if cluster is None:
+            cluster, said_by = heading.cluster, file.path.name
 
 
 def _identity_anyhow(path: Path) -> str | None:

@@ -51,7 +51,8 @@ FORGET_PAUSE_SECONDS = 0.05
 #: receives isn't sent again soon.
 RECONNECT_SECONDS = 120.0
 ATTEMPT_SECONDS = 5.0
-#: The pause before the first attempt is none, unless the last connection was new. Then it grows up to this.
+#: The pause before the first attempt is none, unless the last connection was new and the same scheduler is looked for.
+#: Then it grows up to this.
 MAX_PAUSE_SECONDS = 5.0
 NEW_SECONDS = 10.0
 #: How long is waited when the scheduler is slow to read what this host has.
@@ -331,6 +332,7 @@ class SchedulerLink:
             self._telling.cancel()
         if not self._ended:
             if isinstance(error, RestartedError):
+                self._pause = 0.0  # the other scheduler answers, and has refused nothing
                 reason = "another scheduler goes on where the one before has ended"
             else:
                 reason = f"the connection to the scheduler was lost{f' ({error})' if error else ''}"

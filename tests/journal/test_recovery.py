@@ -133,18 +133,41 @@ def test_a_record_of_a_kind_that_is_not_known_is_damage(path, write):
     assert "kind 250" in str(recovered.damage[0])
 
 
-def test_a_later_format_is_refused(path, write, monkeypatch):
+def _contents(path: Path) -> dict[str, bytes]:
+    """All files of a state directory but the one that says which process has it."""
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != "lock"
+    }
+
+
+def test_a_later_format_is_refused_before_anything_changes(path, write, monkeypatch):
     monkeypatch.setattr("holdfast.cluster.journal.writer.FORMAT", batches.FORMAT + 1)
     write(_put(1))
-    with StateDirectory.open(path) as directory, pytest.raises(JournalError, match="a later version of Holdfast"):
-        recover(directory)
+    before = _contents(path)
+    with pytest.raises(JournalError, match="a later version of Holdfast"):
+        StateDirectory.open(path)
+    assert _contents(path) == before
 
 
-def test_a_journal_of_another_cluster_is_refused(path, write):
+def test_a_later_format_is_refused_before_a_damaged_identity_is_moved(path, write, monkeypatch):
+    monkeypatch.setattr("holdfast.cluster.journal.writer.FORMAT", batches.FORMAT + 1)
+    write(_put(1))
+    (path / "cluster.json").write_text("damaged")
+    before = _contents(path)
+    with pytest.raises(JournalError, match="a later version of Holdfast"):
+        StateDirectory.open(path)
+    assert _contents(path) == before
+
+
+def test_a_journal_of_another_cluster_is_refused_before_anything_changes(path, write):
     write(_put(1))
     (path / "cluster.json").write_text('{"format": 1, "id": "another"}')
-    with StateDirectory.open(path) as directory, pytest.raises(JournalError, match="two clusters"):
-        recover(directory)
+    before = _contents(path)
+    with pytest.raises(JournalError, match="two clusters"):
+        StateDirectory.open(path)
+    assert _contents(path) == before
 
 
 def test_a_file_of_another_cluster_is_refused(path, write, tmp_path):

@@ -472,6 +472,16 @@ def test_it_joins_the_scheduler_that_goes_on_with_all_that_it_has_and_its_worker
     assert mortal.message(host.worker(), "runs-kept")[1:] == (mortal.epoch, ())
 
 
+def test_each_scheduler_that_goes_on_is_joined_without_a_pause_for_those_before(mortal, start_host):
+    host = start_host(n_workers=0)
+    pauses = []
+    for _ in range(4):
+        mortal.restart()
+        mortal.message(mortal.peer(host.address, role="node"), "ready")
+        pauses.append(host.in_loop(lambda: host.agent._link._pause))
+    assert pauses == [pauses[0]] * 4
+
+
 def test_workers_that_end_while_there_is_no_scheduler_are_told_of(mortal, start_host, eventually):
     host = start_host(n_workers=1)
     worker = host.worker()
