@@ -53,7 +53,6 @@ class PretendedHost:
     async def _join(self) -> None:
         self._node = await self._connect("node", address=_HOST, hostname="pretended", capacity=1 << 50, incarnation="1")
         self._node.send(from_node.READY())
-        self._worker = await self._connect("worker", address=f"{_HOST}/0", name="pretended", node=_HOST, nthreads=1)
         self._client = await self._connect("client", id="pretended", name="pretended")
         self._client.send(to_scheduler.FUNCTIONS_SENT([(_FUNCTION, b"")]))
 
@@ -91,7 +90,10 @@ class PretendedHost:
         self._do(self._submit(tasks))
 
     async def _submit(self, tasks: int) -> None:
-        await self._send(to_scheduler.SUBMIT([("root", _FUNCTION, b"", ())], None, {"workers": ["pretended"]}, ""))
+        options = {"workers": ["pretended"], "priority": 2.0}
+        await self._send(to_scheduler.SUBMIT([("root", _FUNCTION, b"", ())], None, options, ""))
+        # It comes after its task, which is more urgent than all others: one of another client would never end there.
+        self._worker = await self._connect("worker", address=f"{_HOST}/0", name="pretended", node=_HOST, nthreads=1)
         for start in range(1, tasks, MAX_ITEMS):
             names = range(start, min(start + MAX_ITEMS, tasks))
             below = [(f"task-{number}", _FUNCTION, b"", ("root",)) for number in names]
