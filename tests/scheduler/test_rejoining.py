@@ -466,3 +466,64 @@ def test_tasks_of_a_worker_that_has_rejoined_are_heard(state, is_open):
             assert those.scheduler._members.is_back(id_of_tasks(WORKER)), "so calls of actors are heard"
 
     run(main())
+
+
+@pytest.mark.parametrize("when", ["before it says which runs it has", "after"])
+@pytest.mark.parametrize("outcome", ["result", "error"])
+def test_futures_inside_of_an_outcome_are_kept_though_they_were_submitted_to_nobody(state, when, outcome):
+    """A task has submitted another one and returned its future, while there was no scheduler."""
+
+    async def main():
+        async with schedulers(state, recovery_seconds=30.0) as those:
+            await Peer.join_as_node(those.scheduler, address="tcp://127.0.0.1:2")  # which does not come back
+            await Peer.join_as_node(those.scheduler)
+            await until(lambda: those.scheduler.state.hosts[NODE].is_ready)
+            client = await those.join()
+            submit(client, "outer")
+            worker = await those.join("worker", address=WORKER, name="here-0", node=NODE, nthreads=1, incarnation=1)
+            worker.connection.send(("tasks-opened",))
+            await worker.next("tasks")
+            ((_, run_id, *_, serial),) = (await worker.next("run"))[1]
+            await until(lambda: not worker.connection.session.kept and not client.connection.session.kept)
+            await those.die()
+            await until(lambda: worker.connection.is_broken)
+
+            def come_to_an_end():
+                worker.connection.send(("tasks", "functions", [(b"f" * 16, b"blob")]))
+                worker.connection.send(("tasks", "submit", [("inner", b"f" * 16, b"args", ())], None, {}, ""))
+                worker.connection.send(protocol.worker.FUTURES_INSIDE([(run_id, ["inner"])]))
+                if outcome == "result":
+                    said = protocol.worker.FINISHED([(serial, run_id, b"o" * 16, 10, b"inline", "Future", 0.1)])
+                else:
+                    said = protocol.worker.ERRED([(serial, run_id, b"raised", "it failed", 0.1)])
+                worker.connection.send(said)
+                worker.connection.send(("tasks", "release", ["inner"]))
+                worker.connection.flush()
+
+            if when != "after":
+                come_to_an_end()
+            await those.begin()
+            node = await Peer.join_as_node(those.scheduler, inventory=None)
+            node.connection.send(("inventory", ()))
+            node.connection.send(("ready",))
+            await until(lambda: worker.rejoined and client.rejoined)
+            epoch = those.scheduler._journal.epoch
+            runs = [(run_id, serial, False)] if when == "after" else []
+            worker.connection.send(("tasks", *protocol.client.REJOINED(epoch, [], True, ())))
+            worker.connection.send(protocol.worker.RUNS_KEPT(epoch, runs))
+            if when == "after":
+                come_to_an_end()
+            client.connection.send(protocol.client.REJOINED(epoch, ["outer"], True, ()))
+            client.connection.send(protocol.client.WANT(["inner"]))  # as if it had read the outcome at once
+            worker.connection.flush()
+            client.connection.flush()
+            peers = those.scheduler._peers
+            await until(lambda: peers[WORKER].is_back and any(said[0][0] == "tasks" for said in peers[WORKER].put_off))
+            those.scheduler._members._coming_back._conclude()
+            await until(lambda: not worker.connection.session.kept and not client.connection.session.kept)
+            tasks = those.scheduler.state.tasks
+            assert tasks["outer"].state == ("memory" if outcome == "result" else "erred")
+            kinds = {holder.kind for holder in tasks["inner"].holders}
+            assert kinds == {"client", "object" if outcome == "result" else "exception"}
+
+    run(main())

@@ -126,6 +126,7 @@ class Membership:
         """Begin to look for silent nodes."""
         self._loop = asyncio.get_running_loop()
         self._inboxes = Inboxes()
+        self._behind: dict[str, WorkerPeer] = {}  # those that are heard again with what was put off
         self._held_back: dict[str, None] = {}  # the clients that wait for what they have said before
         self._rounds = rounds
         self._watch_silence()
@@ -222,20 +223,20 @@ class Membership:
 
     def hear(self) -> None:
         """Go on with the inboxes of those that may be heard now."""
+        if not self.is_recovering:
+            self._begin_to_catch_up()
         for peer in list(self.peers.values()):
             if isinstance(peer, TasksPeer):
                 if peer.name not in self._state.clients:
                     self._part_with_tasks(peer.worker)
                 continue
             self._see_to(peer)
-            if isinstance(peer, WorkerPeer) and peer.put_off and not self.is_recovering:
-                peer.inbox.begin(self._hear_what_was_put_off(peer, *peer.take_put_off()))
             self._inboxes.go_on(peer.inbox)
 
     def _see_to(self, peer: Peer) -> None:
         """See to it that a peer is heard if it may be, and that what is handled counts if it is safe."""
         is_client = isinstance(peer, ClientPeer)
-        is_held = is_client and (self.is_recovering or self._state.holds_back(peer.name))
+        is_held = is_client and (self.is_recovering or bool(self._behind) or self._state.holds_back(peer.name))
         peer.inbox.is_held = self._is_still or is_held
         progress = peer.inbox.progress
         if progress is not None:
@@ -255,11 +256,27 @@ class Membership:
         if isinstance(peer, WorkerPeer):
             self._part_with_tasks(peer)
 
+    def puts_off(self, worker: str) -> bool:
+        """Whether what a worker says of its runs is handled when all are back: it has said what it has."""
+        peer = self.peers.get(worker)
+        return isinstance(peer, WorkerPeer) and peer.is_back and self.is_recovering
+
     def put_off(self, worker: str, message: tuple[Any, ...]) -> None:
-        """Handle a message of the tasks of a worker when all are back."""
+        """Handle a message of a worker, or of its tasks, when all are back."""
         peer = self.peers.get(worker)
         if isinstance(peer, WorkerPeer):
             peer.put_off.append((message, None if peer.inbox.progress is None else peer.inbox.progress.position))
+
+    def awaits_others(self, worker: str) -> bool:
+        """Whether the tasks of a worker are heard when others have caught up, whose results they may have read."""
+        return bool(self._behind) and worker not in self._behind
+
+    def _begin_to_catch_up(self) -> None:
+        """Handle what was put off. Until that is done no client is heard: what one has read may be of that."""
+        for peer in list(self.peers.values()):
+            if isinstance(peer, WorkerPeer) and peer.put_off:
+                self._behind[peer.name] = peer
+                peer.inbox.begin(self._hear_what_was_put_off(peer, *peer.take_put_off()))
 
     def _hear_what_was_put_off(
         self, worker: WorkerPeer, *put_off: tuple[tuple[Any, ...], Position | None]
@@ -274,6 +291,14 @@ class Membership:
                 yield from job
         worker.is_behind = False
         self._see_to(worker)
+        self._catches_up_no_more(worker)
+
+    def _catches_up_no_more(self, worker: WorkerPeer) -> None:
+        """All is handled that was put off of what a worker has said, or it has left."""
+        if self._behind.get(worker.name) is worker:
+            del self._behind[worker.name]
+            if not self._behind:
+                self.hear()
 
     def hold_back(self) -> None:
         """Nothing is handled of what clients say until what they have said before is done, and then it is."""
@@ -575,6 +600,7 @@ class Membership:
         if isinstance(peer, NodePeer):
             self._node_left(peer, reason, may_live=may_live)
         elif isinstance(peer, WorkerPeer):
+            self._catches_up_no_more(peer)
             self.peers.pop(id_of_tasks(peer.name), None)  # which leaves with the worker
             # Its agent sees to it that the process ends, if it knows which one.
             pid = 0 if peer.joins_anew else peer.info.get("pid") or 0
@@ -588,7 +614,8 @@ class Membership:
         for worker in self._state.hosts[node.name].workers:
             self.peers.pop(id_of_tasks(worker.address), None)
             peer = self.peers.pop(worker.address, None)
-            if peer is not None:
+            if isinstance(peer, WorkerPeer):
+                self._catches_up_no_more(peer)
                 # A process that still runs ends by that. Its agent starts another one, which joins after the agent.
                 peer.give_up(ConnectError(f"its node {node.name} left: {reason}"))
         self._happen(events.HostLeft(node.name, reason, may_live))

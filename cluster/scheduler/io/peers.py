@@ -211,7 +211,8 @@ class WorkerPeer(Peer):
     joins_anew : bool
         Its very process does, because it has not got the welcome.
     put_off : list
-        What its tasks have said while hosts and workers were awaited: messages, and how far the worker was heard then.
+        What its tasks have said while hosts and workers were awaited, and it itself of its runs: messages, and how far
+        the worker was heard then.
     is_behind : bool
         Whether something that was put off is not handled yet.
     is_back : bool

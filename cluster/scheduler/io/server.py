@@ -566,22 +566,24 @@ class Scheduler:
             "worker": Dispatch(
                 protocol.worker.FROM_WORKER,
                 {
-                    protocol.worker.FUTURES_INSIDE: self._taking(events.FuturesInside),
-                    protocol.worker.FINISHED: self._taking(events.TasksFinished),
-                    protocol.worker.ERRED: self._taking(events.TasksErred),
-                    protocol.worker.DEPENDENCIES_MISSING: self._taking(events.DependenciesMissing),
-                    protocol.worker.RESCHEDULED: self._taking(events.RunsRescheduled),
+                    protocol.worker.FUTURES_INSIDE: self._futures_inside,
+                    protocol.worker.FINISHED: self._of_runs(protocol.worker.FINISHED, events.TasksFinished),
+                    protocol.worker.ERRED: self._of_runs(protocol.worker.ERRED, events.TasksErred),
+                    protocol.worker.DEPENDENCIES_MISSING: self._of_runs(
+                        protocol.worker.DEPENDENCIES_MISSING, events.DependenciesMissing
+                    ),
+                    protocol.worker.RESCHEDULED: self._of_runs(protocol.worker.RESCHEDULED, events.RunsRescheduled),
                     protocol.worker.WROTE: self._taking(events.FunctionsWrote),
-                    protocol.worker.DROPPED: self._taking(events.RunsDropped),
-                    protocol.worker.CONFIRMED: self._taking(events.RevocationConfirmed),
-                    protocol.worker.BEGUN: self._taking(events.RunsBegun),
+                    protocol.worker.DROPPED: self._of_runs(protocol.worker.DROPPED, events.RunsDropped),
+                    protocol.worker.CONFIRMED: self._of_runs(protocol.worker.CONFIRMED, events.RevocationConfirmed),
+                    protocol.worker.BEGUN: self._of_runs(protocol.worker.BEGUN, events.RunsBegun),
                     protocol.worker.RUNS_KEPT: self._runs_kept,
-                    protocol.worker.ACTORS_MADE: self._taking(events.ActorsMade),
-                    protocol.worker.CALLS_DONE: self._taking(events.CallsDone),
-                    protocol.worker.CALLS_MISSING: self._taking(events.CallsMissing),
-                    protocol.worker.BLOCKED: self._taking(events.RunsBlocked),
-                    protocol.worker.RECLAIM: self._taking(events.ResourcesReclaimed),
-                    protocol.worker.RETURNED: self._taking(events.RunsReturned),
+                    protocol.worker.ACTORS_MADE: self._of_runs(protocol.worker.ACTORS_MADE, events.ActorsMade),
+                    protocol.worker.CALLS_DONE: self._of_runs(protocol.worker.CALLS_DONE, events.CallsDone),
+                    protocol.worker.CALLS_MISSING: self._of_runs(protocol.worker.CALLS_MISSING, events.CallsMissing),
+                    protocol.worker.BLOCKED: self._of_runs(protocol.worker.BLOCKED, events.RunsBlocked),
+                    protocol.worker.RECLAIM: self._of_runs(protocol.worker.RECLAIM, events.ResourcesReclaimed),
+                    protocol.worker.RETURNED: self._of_runs(protocol.worker.RETURNED, events.RunsReturned),
                     protocol.worker.TASKS_OPENED: self._tasks_opened,
                     protocol.worker.EVENT_LOGGED: self._taking(events.EventLogged),
                     protocol.worker.RESTART_WANTED: self._taking(events.RestartWanted),
@@ -617,6 +619,28 @@ class Scheduler:
             self._handle(event(peer, *fields))
 
         return handle
+
+    def _of_runs(self, message: protocol.message.Message, event: Callable[..., events.Event]) -> Callable[..., None]:
+        """A handler for what a worker says of its runs.
+
+        It is put off with what the tasks of the worker say, and handled in the order in which the worker has said it:
+        a result may contain futures of what they have just submitted.
+        """
+
+        def handle(peer: str, *fields: Any) -> None:
+            if self._members.puts_off(peer):
+                self._members.put_off(peer, message(*fields))
+            else:
+                self._handle(event(peer, *fields))
+
+        return handle
+
+    def _futures_inside(self, peer: str, runs: Sequence[Any]) -> None:
+        # Outcomes of before are known while others are awaited, and what they contain may be submitted later.
+        if self._members.is_recovering:
+            self._members.put_off(peer, protocol.worker.FUTURES_INSIDE(runs))
+        if not self._members.puts_off(peer):
+            self._handle(events.FuturesInside(peer, runs))
 
     def _turn_began(self, peer: str, number: int) -> None:
         client = self._peers.get(peer)
@@ -693,7 +717,7 @@ class Scheduler:
             if message[0] == protocol.client.REJOINED.operation:
                 self._members.unknown_tasks_rejoined(worker)
             return None
-        if self.state.holds_back(tasks.name):
+        if self.state.holds_back(tasks.name) or self._members.awaits_others(worker):
             return self._say_later(worker, message)
         try:
             return self._handle_message(tasks, message)
@@ -704,8 +728,8 @@ class Scheduler:
             return None
 
     def _say_later(self, worker: str, message: tuple[Any, ...]) -> Iterator[None]:
-        """A job that handles what tasks say when what they have said before is done."""
-        while self.state.holds_back(id_of_tasks(worker)):
+        """A job that handles what tasks say when what they have said before is done, and others have caught up."""
+        while self.state.holds_back(id_of_tasks(worker)) or self._members.awaits_others(worker):
             yield
         job = self._tasks_said(worker, *message)
         if job is not None:

@@ -45,6 +45,7 @@ from holdfast.cluster.journal.tables import Tables
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.scheduler.machine.clients import Clients
 from holdfast.cluster.scheduler.machine.hosts import Hosts
+from holdfast.cluster.scheduler.machine.late_contents import LateContents
 from holdfast.cluster.scheduler.machine.mending import mend
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.machine.objects import Objects
@@ -300,6 +301,7 @@ class SchedulerState:
             shared, self.parts, self._worker_events, self.objects, self.copies, self.revocation, self.suspects
         )
         self._orders = Orders(shared, self.copies, self.expectations, missing, kills, bringing)
+        self._late_contents = LateContents(self.life)
         self._handlers = table_of_events(
             {
                 events.TimePassed: self._time_passed,
@@ -313,7 +315,7 @@ class SchedulerState:
             self.objects.events,
             clients.events,
             self._orders.events,
-            Runs(shared, self.revocation, self.lending, missing, kills, self.copies).events,
+            Runs(shared, self.revocation, self.lending, missing, kills, self.copies, self._late_contents).events,
             *(part.events for part in self.parts),
         )
         self._not_while_recovering = {event: self._handlers[event] for event in (*OF_RUNS, *OF_HOSTS)}
@@ -432,6 +434,7 @@ class SchedulerState:
             self.objects,
             self._client_events,
             self.actors,
+            self._late_contents,
             self.parts,
             tables,
             is_damaged=is_damaged,

@@ -33,6 +33,7 @@ from holdfast.cluster.journal.tables import Client as ClientEntry
 from holdfast.cluster.journal.tables import Specification, Tables
 from holdfast.cluster.protocol.durable_copies import DurableCopy
 from holdfast.cluster.scheduler.machine.clients import Clients
+from holdfast.cluster.scheduler.machine.late_contents import LateContents
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.submit_options import NO_OPTIONS, SubmitOptions
 from holdfast.cluster.scheduler.parts.actors import Actors
@@ -82,6 +83,21 @@ class _Result:
         self.file: DurableCopy | None = None  # where it lies as a file
 
 
+class _Inside:
+    """What the outcome of a run contains, as its worker has said it."""
+
+    __slots__ = ("keys", "messages", "worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.keys: list[Key] = []
+        self.messages = 0
+
+    def add(self, keys: Iterable[Key]) -> None:
+        self.keys += keys
+        self.messages += 1
+
+
 class Recovery:
     """A machine that is being brought back.
 
@@ -95,6 +111,8 @@ class Recovery:
         Lets those go whose workers are not back.
     actors
         Learns which actors runs have made.
+    late_contents
+        Learns which outcomes contain what only clients can tell of, which are heard when all are back.
     parts
         Take up what they have noted.
     tables
@@ -122,6 +140,7 @@ class Recovery:
         objects: Objects,
         clients: Clients,
         actors: Actors,
+        late_contents: LateContents,
         parts: Sequence[Part],
         tables: Tables,
         *,
@@ -133,6 +152,7 @@ class Recovery:
         self._objects = objects
         self._clients = clients
         self._actors = actors
+        self._late_contents = late_contents
         self._parts = parts
         self._of_workers: dict[str, tuple[Client, int | None]] = {}  # those of tasks, by the worker
         self._shared = shared
@@ -147,7 +167,7 @@ class Recovery:
         self._runs: list[tuple[Worker, int, Task | None, bool, bool]] = []  # with whether it has begun, and waits
         self._ended: dict[int, Task] = {}  # by the number of the run, those that workers have ended meanwhile
         self._errors: dict[Task, tuple[Worker, Payload | tuple[ObjectId, int], str]] = {}
-        self._inside: dict[int, list[Key]] = {}  # what the outcomes of these runs contain
+        self._inside: dict[int, _Inside] = {}  # what the outcomes of these runs contain
         self._references: dict[ObjectId, Sequence[Key]] = {}  # what objects contain, as their hosts say
         self._made: list[tuple[Worker, int, str]] = []  # actors, with the number and the name
         self._let_go_of = tables.let_go_of
@@ -316,7 +336,7 @@ class Recovery:
                     self._errors[task] = worker, raised, text
         elif isinstance(event, events.FuturesInside):
             for run_id, keys in event.runs:
-                self._inside.setdefault(run_id, []).extend(keys)
+                self._inside.setdefault(run_id, _Inside(worker)).add(keys)
         elif isinstance(event, events.ActorsMade):
             self._made += [(worker, number, name) for number, name in event.actors]
         # What else it has said of runs before, it says once more with those that it has.
@@ -450,8 +470,18 @@ class Recovery:
                 del self._results[task]
         self._strays = [stray for stray in self._strays if hosts.get(stray[0].address) is stray[0]]
         for task, (worker, *_) in list(self._errors.items()):
-            if self._shared.workers.get(worker.address) is not worker:
+            if not self._is_there(worker):
                 del self._errors[task]
+        for run_id, inside in list(self._inside.items()):
+            if self._is_there(inside.worker) or self._knows_all(inside):
+                continue
+            # What it contains went with the worker: it is made again.
+            del self._inside[run_id]
+            if run_id in self._ended and (result := self._results.pop(self._ended.pop(run_id), None)) is not None:
+                self._strays += [(host, result.object_id, None) for host in result.hosts]
+
+    def _is_there(self, worker: Worker) -> bool:
+        return self._shared.workers.get(worker.address) is worker
 
     def _needed(self) -> list[Task]:
         """The tasks that are needed; each after those that it needs."""
@@ -477,10 +507,18 @@ class Recovery:
             task = life.results.get(object_id)
             if task is not None and task not in life.holding.contents:
                 life.holding.contain(task, self._named(keys))
-        for run_id, keys in self._inside.items():
+        for run_id, inside in self._inside.items():
             task = self._ended.get(run_id)
-            if task is not None and task.state == "memory":
-                life.holding.contain_now(task, self._named(keys))
+            if task is None:
+                continue
+            if task.state == "memory":
+                life.holding.contain_now(task, self._named(inside.keys))
+            if not self._knows_all(inside):
+                self._late_contents.expect(run_id, task, inside.messages)
+
+    def _knows_all(self, inside: _Inside) -> bool:
+        """Whether all is known that an outcome contains. What is not may have been submitted just before."""
+        return all(key in self._life.generations.tasks for key in inside.keys)
 
     def _named(self, keys: Iterable[Key]) -> list[Task]:
         tasks = self._life.generations.tasks
@@ -489,7 +527,7 @@ class Recovery:
     def _take_errors(self, needed: Sequence[Task]) -> None:
         """What has failed while there was no scheduler."""
         life = self._life
-        inside = {self._ended[run_id]: keys for run_id, keys in self._inside.items() if run_id in self._ended}
+        inside = {self._ended[run_id]: inside.keys for run_id, inside in self._inside.items() if run_id in self._ended}
         for task in needed:
             if task not in self._errors or task.state != "released":
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from holdfast.cluster.errors import ProtocolError, Reschedule
+from holdfast.cluster.scheduler.machine.late_contents import LateContents
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.machine.rescheduled import MAX_RESCHEDULES, Rescheduled
 from holdfast.cluster.scheduler.parts.copies import Copies
@@ -35,6 +36,8 @@ class Runs:
         Ends runs that take too long.
     copies
         Sees to second copies of data.
+    late_contents
+        Learns what outcomes contain that were known before their scheduler was back.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Runs:
         missing: Missing,
         kills: Kills,
         copies: Copies,
+        late_contents: LateContents,
     ) -> None:
         self.events: EventHandlers = {
             events.FuturesInside: self._futures_inside,
@@ -71,6 +75,7 @@ class Runs:
         self._rescheduled = Rescheduled()
         self._kills = kills
         self._copies = copies
+        self._late_contents = late_contents
         self._inside: dict[int, list[Task]] = {}  # what an outcome contains that comes next, by run
 
     def _speaker(self, address: str) -> Worker | None:
@@ -86,9 +91,11 @@ class Runs:
             return
         tasks = self._life.generations.tasks
         for run_id, keys in event.runs:
+            found = [task for key in keys if (task := tasks.get(key)) is not None]
             if run_id in worker.runs:
-                inside = self._inside.setdefault(run_id, [])
-                inside += [task for key in keys if (task := tasks.get(key)) is not None]
+                self._inside.setdefault(run_id, []).extend(found)
+            else:
+                self._late_contents.said(run_id, found)
 
     def _tasks_finished(self, event: events.TasksFinished) -> None:
         worker = self._speaker(event.worker)

@@ -96,6 +96,19 @@ class StoredErrors:
         for task in tasks:
             self._holding.hold(error.contents, task)
 
+    def contain_more(self, error: TaskError, tasks: Iterable[Task]) -> None:
+        """The exception of an error, for which tasks have failed, contains futures of these, too."""
+        if error.contents is None:
+            error.contents = Raised(error.key)
+        for task in tasks:
+            self._holding.hold(error.contents, task)
+        if self._decisions.is_kept and error.number:
+            self._note(error)
+
+    def _note(self, error: TaskError) -> None:
+        inside = () if error.contents is None else [other.serial for other in error.contents.holds]
+        self._decisions.note(records.put("errors", error.number, error.as_plain(), inside))
+
     def add_copy(self, error: TaskError, host: Host) -> None:
         """A host has the exception."""
         if host not in error.where:
@@ -119,8 +132,7 @@ class StoredErrors:
         if self._decisions.is_kept:
             if not error.number:
                 self.last_number = error.number = self.last_number + 1
-                inside = () if error.contents is None else [other.serial for other in error.contents.holds]
-                self._decisions.note(records.put("errors", error.number, error.as_plain(), inside))
+                self._note(error)
             self._decisions.note(records.put_of("failed", task.serial, error.number))
 
     def take_from(self, task: Task) -> None:
