@@ -477,9 +477,9 @@ class Recovery:
                 continue
             # What it contains went with the worker: it is made again.
             del self._inside[run_id]
-            task = self._ended.pop(run_id, None)
-            if task is not None and task in self._results:
-                result = self._results.pop(task)
+            ended = self._ended.pop(run_id, None)
+            if ended is not None and ended in self._results:
+                result = self._results.pop(ended)
                 self._strays += [(host, result.object_id, None) for host in result.hosts]
 
     def _is_there(self, worker: Worker) -> bool:
