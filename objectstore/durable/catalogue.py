@@ -5,12 +5,14 @@ removing are each one file that appears, and several datasets of one publication
 nothing counts any more is deleted, the oldest first, which changes nothing that a reader sees.
 
 The name of a manifest's file has the hash of its bytes. A damaged one is an error that names it where one of its
-datasets could be meant, and no reason not to read the others.
+datasets could be meant, and no reason not to read the others. A dataset of an earlier one is used then, with a warning
+that names the damaged one, which may have replaced or removed it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,6 +31,8 @@ from holdfast.objectstore.durable.manifest import (
 from holdfast.objectstore.durable.objects import read
 from holdfast.objectstore.durable.place import NewFile, Place
 from holdfast.objectstore.errors import DurableError
+
+logger = logging.getLogger(__name__)
 
 DIRECTORY = "datasets"
 _FILE = re.compile(r"(\d{12})-([0-9a-f]{32})-([0-9a-f]{16})\.json")
@@ -68,12 +72,13 @@ class Catalogue:
         self.tidy()
 
     def datasets(self) -> list[Found]:
-        """All datasets, those that were published first first."""
-        manifests, _ = self._manifests()
+        """All datasets, those that were published first first. Warns of manifests that may have others."""
+        manifests, damaged = self._manifests()
+        self._warn(damaged, "what it has published is not among the datasets, and what it has replaced or removed is")
         return list(_current(manifests).values())
 
     def find(self, name: Name) -> Found | None:
-        """The dataset that a name means, or None.
+        """The dataset that a name means, or None. Warns of later manifests that may have replaced or removed it.
 
         Raises
         ------
@@ -87,7 +92,18 @@ class Catalogue:
                 f"the manifest {DIRECTORY}/{next(iter(damaged))} of {self._place.url} is damaged, so it is not known "
                 f"what it has published: {next(iter(damaged.values()))}. Bring it back from a copy, or delete it"
             )
+        if found is not None:
+            number = next(each.number for each in manifests if each.publication == found.publication)
+            later = {file: why for file, why in damaged.items() if int(file[:12]) > number}
+            self._warn(later, f"the dataset {name!r} is used as publication {number} has it, and this one may be newer")
         return found
+
+    def _warn(self, damaged: dict[str, str], consequence: str) -> None:
+        for file, why in damaged.items():
+            logger.warning(
+                "the manifest %s/%s of %s is damaged (%s): %s. Bring it back from a copy, or delete it",
+                *(DIRECTORY, file, self._place.url, why, consequence),
+            )
 
     def damaged(self) -> dict[str, str]:
         """The manifests that can't be read, and why not."""

@@ -176,6 +176,31 @@ def test_a_damaged_manifest_hides_no_other(place: Place) -> None:
     assert contents(place)["y"] == {"k": b"new"}, "what comes is after the damaged one"
 
 
+def test_a_dataset_is_used_as_the_manifest_before_a_damaged_one_has_it(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(place, 1, {"x": {"k": b"old"}, "z": {"k": b"z"}})  # for z it stays
+    publish(place, 2, {"x": {"k": b"new"}})
+    name = next(name for name in place.names("datasets") if PUBLICATIONS[2] in name)
+    data = place.read(f"datasets/{name}")
+    assert data is not None
+    place.put([NewFile(f"datasets/{name}", [data[:-20]])])
+    publish(place, 3, {"y": {"k": b"y"}})
+    catalogue = Catalogue(place)
+    found = catalogue.find("x")
+    assert found is not None
+    assert found.publication == PUBLICATIONS[1]
+    [warning] = caplog.messages
+    assert name in warning
+    assert "'x' is used as publication 1 has it" in warning
+    caplog.clear()
+    assert catalogue.find("y") is not None
+    assert not caplog.messages, "y is of a later manifest than the damaged one"
+    assert {each.dataset.name for each in catalogue.datasets()} == {"x", "y", "z"}
+    [warning] = caplog.messages
+    assert name in warning
+
+
 @given(NAMES)
 @examples(200)
 def test_names_are_the_same_in_json(name: Any) -> None:
