@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 #: How long all others wait for a scheduler that has ended to be followed by another one.
@@ -42,8 +43,27 @@ def scheduler_timeout() -> float:
     ValueError
         The variable is no time.
     """
-    found = seconds(os.environ.get(SCHEDULER_TIMEOUT_VARIABLE) or SCHEDULER_TIMEOUT_SECONDS)
-    assert found is not None
-    if found < 0:
-        raise ValueError(f"{SCHEDULER_TIMEOUT_VARIABLE} is a time from 0 on, not {found:g}")
+    return seconds_of_variable(SCHEDULER_TIMEOUT_VARIABLE, SCHEDULER_TIMEOUT_SECONDS)
+
+
+def seconds_of_variable(variable: str, default: float, *, most: float = math.inf) -> float:
+    """The time that a variable of the environment says, in seconds or as text such as ``1 minute``.
+
+    Raises
+    ------
+    ValueError
+        It is no time, or one below 0 or above ``most``; names the variable.
+    """
+    text = os.environ.get(variable)
+    if not text:
+        return default
+    try:
+        found = seconds(text)
+    except ValueError:
+        found = None
+    if found is None or not (0 <= found <= most and math.isfinite(found)):
+        limit = f"from 0 to {most:g} s" if math.isfinite(most) else "from 0 on"
+        raise ValueError(
+            f"{variable} is {text!r:.80}, and has to be a time {limit}: seconds, as 5 or 0.5, or text as '500 ms'"
+        )
     return found

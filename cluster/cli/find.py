@@ -89,9 +89,9 @@ def _until_now(place: dict[str, Any], said: float) -> dict[str, Any]:
     return {**place, "next_start_seconds": left, "last_death_seconds": died}
 
 
-def state_directory_here() -> Path:
-    """The state directory of the cluster whose scheduler this user has started on this host."""
-    address = _running_here()
+def state_directory_here(address: str | None) -> Path:
+    """The state directory of a cluster whose scheduler this user has started on this host: that at ``address``."""
+    address = _full_address(address)
     for entry in _parts_here():
         if entry["address"] == address and entry.get("state_directory"):
             return Path(entry["state_directory"])

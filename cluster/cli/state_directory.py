@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from holdfast.cluster.cli.find import state_directory_here
+from holdfast.cluster.cli.find import address_option, state_directory_here
 from holdfast.cluster.journal.directory import backup as copy
 from holdfast.cluster.journal.inspection import inspect as look_into
 from holdfast.cluster.tables import count, size, table, terminal_width
@@ -24,7 +24,7 @@ def state() -> None:
 
     In it the scheduler writes down what it decides, its journal, so that another scheduler can go on if it dies. The
     directory may be in use, and damaged: the commands only read it. Without PATH they look at that of the cluster that
-    runs on this host.
+    runs on this host, or of --address if several do.
 
     \b
     Examples:
@@ -37,22 +37,24 @@ def state() -> None:
 @state.command()
 @_path
 @_json_option
-def inspect(path: Path | None, as_json: bool) -> None:
+@address_option
+def inspect(path: Path | None, as_json: bool, address: str | None) -> None:
     """Show whose state it is, its files, and what they come to."""
-    found = look_into(path or state_directory_here())
+    found = look_into(path or state_directory_here(address))
     click.echo(json.dumps(found) if as_json else render(found, terminal_width()))
 
 
 @state.command()
 @_path
 @_json_option
-def verify(path: Path | None, as_json: bool) -> None:
+@address_option
+def verify(path: Path | None, as_json: bool, address: str | None) -> None:
     """Read all of it, and say what is damaged. The exit code is 1 if something is.
 
     A scheduler starts with a damaged journal, too. It goes on with what can be read, sets the rest aside, and deletes
     no object that the journal can't account for.
     """
-    found = look_into(path or state_directory_here())
+    found = look_into(path or state_directory_here(address))
     if as_json:
         click.echo(json.dumps({name: found[name] for name in ("directory", "batches", "damage", "torn")}))
     else:

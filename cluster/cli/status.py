@@ -180,10 +180,12 @@ def _waits(report: dict[str, Any], width: int | None) -> str:
 
 
 def _one_copy(datasets: dict[str, dict[str, Any]]) -> list[str]:
-    """The datasets with data that goes with the one host that has it."""
+    """The datasets with data that has fewer copies than it is to have, and what goes with the host that has it."""
     lines = []
     for name, figures in list(datasets.items())[:20]:
-        what = f"{size(figures.get('nbytes'))} of {shorten(str(name), 60)} in one host's store only, lost if that dies"
+        nbytes, lost = figures.get("nbytes") or 0, figures.get("lost_nbytes") or 0
+        what = f"{size(lost or nbytes)} of {shorten(str(name), 60)}"
+        what += " in one host's store only, lost if that dies" if lost else " with fewer copies than it is to have"
         lines.append(f"  {what}: {figures.get('reason')}")
     if len(datasets) > 20:
         lines.append(f"  and data of {count(len(datasets) - 20, 'more dataset')}")

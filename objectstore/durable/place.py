@@ -91,10 +91,9 @@ class Place(abc.ABC):
         except DurableError:
             raise
         except ImportError as error:
-            package = error.name or str(error)
             raise DurableError(
-                f"{self.url} can't be {what}: {error}. Install {package!r} where the hosts of the cluster run "
-                f"(pip install {package}), {_CHOOSE}"
+                f"{self.url} can't be {what}: {error}. {_to_install(self.url, error)} where you publish, and on all "
+                f"hosts of the cluster, {_CHOOSE}"
             ) from error
         except OSError as error:
             way = _WAYS_OUT.get(error.errno or 0, f"{_LOOK}, {_CHOOSE}")
@@ -102,6 +101,13 @@ class Place(abc.ABC):
         except Exception as error:  # a library of the place may raise anything
             words = f"{self.url} can't be {what}: {type(error).__name__}: {error}"
             raise DurableError(f"{words}. {_LOOK}, {_CHOOSE}") from error
+
+
+def _to_install(url: str, error: ImportError) -> str:
+    """What a user does about a package that is missing. fsspec names none: its text says what is to be installed."""
+    if url.partition("://")[0] in ("s3", "s3a"):
+        return "Install it (pip install 'holdfast[s3]')"
+    return f"Install {error.name!r} (pip install {error.name})" if error.name else "Install it"
 
 
 def _words(error: OSError) -> str:

@@ -64,14 +64,16 @@ def test_workers_keep_their_place_in_a_status_report_when_they_were_started_agai
 
 def test_a_status_report_names_the_datasets_that_one_host_has() -> None:
     single = {
-        "plain": {"objects": 2, "nbytes": 480_000_000, "reason": "there is no other host"},
-        **{f"more-{number}": {"objects": 1, "nbytes": 10, "reason": "no"} for number in range(25)},
+        "plain": {"nbytes": 490_000_000, "lost_nbytes": 480_000_000, "reason": "there is no other host"},
+        "twice": {"nbytes": 480_000_000, "lost_nbytes": 0, "reason": "there is no other host"},
+        **{f"more-{number}": {"nbytes": 10, "lost_nbytes": 10, "reason": "no"} for number in range(24)},
     }
     lines = status.render({"datasets": ["plain", "persisted"], "one_copy": single}).splitlines()
     where = lines.index("Datasets: plain, persisted")
     assert lines[where + 1] == (
         "  480.0 MB of plain in one host's store only, lost if that dies: there is no other host"
     )
+    assert lines[where + 2] == "  480.0 MB of twice with fewer copies than it is to have: there is no other host"
     assert len(lines[where:]) == 22
     assert lines[-1] == "  and data of 6 more datasets"
 

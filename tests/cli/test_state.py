@@ -91,6 +91,10 @@ def test_a_directory_in_use_is_read_and_copied(tmp_path: Path) -> None:
         assert report["process"] == cluster.scheduler_pid
         assert report["tasks"] == 1
         assert report["entries"]["hosts"] == 1
+        address = cluster.scheduler_address
+        assert json.loads(holdfast("state", "inspect", "--json", "--address", address))["process"] == report["process"]
+        said = holdfast("state", "verify", "--address", "127.0.0.1:1", code=1)
+        assert "the scheduler of the cluster at tcp://127.0.0.1:1 was not started here" in said
         assert "Whole" in holdfast("state", "verify")
         holdfast("state", "backup", report["directory"], str(tmp_path / "copy"))
         assert json.loads(holdfast("state", "inspect", str(tmp_path / "copy"), "--json"))["tasks"] == 1

@@ -104,6 +104,27 @@ def test_what_was_published_is_there_for_others(place: Place) -> None:
     assert Catalogue(place).find("wind") is None
 
 
+@pytest.mark.parametrize(
+    ("url", "error", "way"),
+    [
+        ("s3://bucket/published", ImportError("Install s3fs to access S3"), "pip install 'holdfast[s3]'"),
+        ("gs://bucket", ImportError("Please install gcsfs"), "Please install gcsfs. Install it where you publish"),
+        ("gs://bucket", ModuleNotFoundError("No module named 'gcsfs'", name="gcsfs"), "(pip install gcsfs)"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_as_it_is_installed(
+    url: str, error: ImportError, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
+    with pytest.raises(DurableError) as refused:
+        open_place(url)
+    assert way in str(refused.value)
+    assert f"pip install {error})" not in str(refused.value)
+
+
 def test_the_last_word_on_a_name_counts(place: Place) -> None:
     publish(place, 9, {"x": {"k": b"old"}, "y": {"k": b"y"}})
     publish(place, 1, {"x": {"k": b"new"}})

@@ -54,6 +54,23 @@ def test_with_one_host_it_has_it_at_once():
     assert where(cluster, "x") == {"tcp://host0:1", second}
 
 
+def test_only_what_goes_with_its_host_counts_as_lost():
+    cluster = Cluster(hosts=1)
+    cluster.add_worker("tcp://host0:1")
+    cluster.add_client("client")
+    cluster.scatter("client", "x", "tcp://host0:1")
+    cluster.submit("client", {"y": []})
+    cluster.finish("y", nbytes=LARGE)
+    publish(cluster, "x", "y", name="one")
+    datasets = [("two", b"data", ["y"], {})]
+    cluster.request("client", 8, requests.PUBLISH(datasets=datasets, override=False, copies=2))
+    tasks, single = cluster.state.tasks, cluster.state.copies.single
+    (holder,), _, is_lost = single(tasks["x"])
+    assert (holder.id, is_lost) == ("one", True)
+    (holder,), _, is_lost = single(tasks["y"])
+    assert (holder.id, is_lost) == ("two", False), "it is computed again"
+
+
 @pytest.mark.parametrize("kind", ["result", "small", "two copies", "not published"])
 def test_what_needs_none_gets_none(cluster, kind):
     one, other = cluster.state.hosts

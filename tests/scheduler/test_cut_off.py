@@ -13,6 +13,7 @@ from scheduler_peers import NODE, WORKER, Peer, Setup
 from holdfast.cluster.comm import connecting as connecting_module
 from holdfast.cluster.comm import shortcut
 from holdfast.cluster.comm.loops import run
+from holdfast.cluster.durations import seconds_of_variable
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.scheduler.io.membership import Membership
 
@@ -223,15 +224,35 @@ def test_a_host_whose_agent_ends_has_left_though_its_port_was_open_a_moment_long
     run(main())
 
 
-@pytest.mark.parametrize("variable", ["HOLDFAST_RESUME_TIMEOUT", "HOLDFAST_CLIENT_RESUME_TIMEOUT"])
-@pytest.mark.parametrize("value", ["soon", "inf"])
-def test_how_long_peers_are_waited_for_has_to_be_seconds(variable, value):
+@pytest.mark.parametrize(
+    ("variable", "value", "needed"),
+    [
+        ("HOLDFAST_RESUME_TIMEOUT", "soon", "a time from 0 to 1e+06 s"),
+        ("HOLDFAST_CLIENT_RESUME_TIMEOUT", "inf", "a time from 0 to 1e+06 s"),
+        ("HOLDFAST_SILENCE_TIMEOUT", "soon", "a time from 0 on"),
+        ("HOLDFAST_NO_WORKER_TIMEOUT", "nan", "a time from 0 on"),
+        ("HOLDFAST_RECOVERY_TIMEOUT", "-1", "a time from 0 on"),
+        ("HOLDFAST_SCHEDULER_TIMEOUT", "soon", "a time from 0 on"),
+        ("HOLDFAST_EVENTS_LOG_LENGTH", "many", "a number from 1 to"),
+    ],
+)
+def test_a_variable_that_says_nothing_useful_is_named_when_the_scheduler_starts(variable, value, needed):
     command = [sys.executable, "-m", "holdfast.cluster.scheduler", "--port", "0"]
     done = subprocess.run(
         command, env={**os.environ, variable: value}, capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.returncode == 2
-    assert f"seconds from 0 to 1e+06 expected, {value!r} found" in done.stderr
+    assert done.returncode == 1
+    assert variable in done.stderr
+    assert repr(value) in done.stderr
+    assert needed in done.stderr
+    assert "usage:" not in done.stderr
+
+
+def test_variables_take_times_as_text(monkeypatch):
+    monkeypatch.setenv("HOLDFAST_SILENCE_TIMEOUT", "1 minute")
+    assert seconds_of_variable("HOLDFAST_SILENCE_TIMEOUT", 30.0) == 60.0
+    monkeypatch.setenv("HOLDFAST_SILENCE_TIMEOUT", "")
+    assert seconds_of_variable("HOLDFAST_SILENCE_TIMEOUT", 30.0) == 30.0
 
 
 @pytest.mark.parametrize("role", ["client", "worker"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import socket
 from pathlib import Path
@@ -13,7 +14,7 @@ from holdfast.cluster.comm.addresses import DEFAULT_PORT
 from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
-from holdfast.cluster.durations import scheduler_timeout
+from holdfast.cluster.durations import scheduler_timeout, seconds_of_variable
 from holdfast.cluster.processes import child, garbage
 from holdfast.cluster.protocol.opening import MAX_RESUME_SECONDS
 from holdfast.cluster.scheduler.io.coming_back import RECOVERY_SECONDS
@@ -39,38 +40,35 @@ def main() -> int:
         "--no-worker-timeout",
         type=float,
         metavar="SECONDS",
-        default=os.environ.get("HOLDFAST_NO_WORKER_TIMEOUT", NO_WORKER_TIMEOUT_SECONDS),
-        help="fail a task that no worker may run after this (default: %(default)g)",
+        help="fail a task that no worker may run after this (default: HOLDFAST_NO_WORKER_TIMEOUT, or "
+        f"{NO_WORKER_TIMEOUT_SECONDS:g})",
     )
     add_token_option(parser)
     parser.add_argument(
         "--silence-timeout",
         type=float,
         metavar="SECONDS",
-        default=os.environ.get("HOLDFAST_SILENCE_TIMEOUT", SILENCE_SECONDS),
-        help="give a node up that has said nothing for this long, until it comes back (default: %(default)g)",
+        help="give a node up that has said nothing for this long, until it comes back (default: "
+        f"HOLDFAST_SILENCE_TIMEOUT, or {SILENCE_SECONDS:g})",
     )
     parser.add_argument(
         "--resume-timeout",
         type=_resume_seconds,
         metavar="SECONDS",
-        default=os.environ.get("HOLDFAST_RESUME_TIMEOUT", RESUME_SECONDS),
         help="a node or worker whose connection broke has left if it is not back after this, and a node also after "
-        "--silence-timeout; 0: at once (default: %(default)s)",
+        f"--silence-timeout; 0: at once (default: HOLDFAST_RESUME_TIMEOUT, or {RESUME_SECONDS:g})",
     )
     parser.add_argument(
         "--client-resume-timeout",
         type=_resume_seconds,
         metavar="SECONDS",
-        default=os.environ.get("HOLDFAST_CLIENT_RESUME_TIMEOUT", CLIENT_RESUME_SECONDS),
-        help="the same for a client (default: %(default)s)",
+        help=f"the same for a client (default: HOLDFAST_CLIENT_RESUME_TIMEOUT, or {CLIENT_RESUME_SECONDS:g})",
     )
     parser.add_argument(
         "--events-log-length",
         type=_count,
         metavar="N",
-        default=os.environ.get("HOLDFAST_EVENTS_LOG_LENGTH", str(topics.KEPT)),
-        help="how many events of each topic are kept (default: %(default)s)",
+        help=f"how many events of each topic are kept (default: HOLDFAST_EVENTS_LOG_LENGTH, or {topics.KEPT:,})",
     )
     parser.add_argument(
         "--max-failures",
@@ -104,8 +102,8 @@ def main() -> int:
         "--recovery-timeout",
         type=float,
         metavar="SECONDS",
-        default=os.environ.get("HOLDFAST_RECOVERY_TIMEOUT", RECOVERY_SECONDS),
-        help="how long hosts and workers of the scheduler before this one are waited for (default: %(default)g)",
+        help="how long hosts and workers of the scheduler before this one are waited for (default: "
+        f"HOLDFAST_RECOVERY_TIMEOUT, or {RECOVERY_SECONDS:g})",
     )
     parser.add_argument("--validate", action="store_true", help="check everything after each event: slow, for tests")
     child.add_process_options(parser)
@@ -128,6 +126,25 @@ def _resume_seconds(text: str) -> float:
     if not 0 <= seconds <= MAX_RESUME_SECONDS:
         raise argparse.ArgumentTypeError(f"seconds from 0 to {MAX_RESUME_SECONDS:g} expected, {text!r:.80} found")
     return seconds
+
+
+def _events_kept() -> int:
+    """What ``HOLDFAST_EVENTS_LOG_LENGTH`` says."""
+    text = os.environ.get("HOLDFAST_EVENTS_LOG_LENGTH")
+    if not text:
+        return topics.KEPT
+    try:
+        return _count(text)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"HOLDFAST_EVENTS_LOG_LENGTH: {error}") from None
+
+
+def _given(option: float | None, variable: str, default: float, *, most: float = math.inf) -> float:
+    """The seconds of an option, or else of a variable of the environment, or else the default.
+
+    A variable that is no time is an error of the start, which whoever starts the cluster is told of.
+    """
+    return seconds_of_variable(variable, default, most=most) if option is None else option
 
 
 async def _serve(options: argparse.Namespace) -> int:
@@ -159,16 +176,25 @@ class _Process:
         self.scheduler = Scheduler(
             token=token,
             sock=sock,
-            no_worker_timeout=float(options.no_worker_timeout),
-            silence_timeout=float(options.silence_timeout),
-            resume_seconds=float(options.resume_timeout),
-            client_resume_seconds=float(options.client_resume_timeout),
-            events_kept=options.events_log_length,
+            no_worker_timeout=_given(
+                options.no_worker_timeout, "HOLDFAST_NO_WORKER_TIMEOUT", NO_WORKER_TIMEOUT_SECONDS
+            ),
+            silence_timeout=_given(options.silence_timeout, "HOLDFAST_SILENCE_TIMEOUT", SILENCE_SECONDS),
+            resume_seconds=_given(
+                options.resume_timeout, "HOLDFAST_RESUME_TIMEOUT", RESUME_SECONDS, most=MAX_RESUME_SECONDS
+            ),
+            client_resume_seconds=_given(
+                options.client_resume_timeout,
+                "HOLDFAST_CLIENT_RESUME_TIMEOUT",
+                CLIENT_RESUME_SECONDS,
+                most=MAX_RESUME_SECONDS,
+            ),
+            events_kept=_events_kept() if options.events_log_length is None else options.events_log_length,
             max_failures=options.max_failures,
             durable=default_place() if options.durable is None else normal_url(options.durable),
             blocked_requests=options.blocked_requests,
             journal=journal,
-            recovery_seconds=float(options.recovery_timeout),
+            recovery_seconds=_given(options.recovery_timeout, "HOLDFAST_RECOVERY_TIMEOUT", RECOVERY_SECONDS),
             restart_seconds=scheduler_timeout(),
             validate=options.validate,
         )

@@ -416,12 +416,19 @@ class Copies(Part):
             and len(task.where) < self.wanted(task)
         )
 
-    def single(self, task: Task) -> tuple[list[Holder], str] | None:
-        """Of a root with one copy: which holder is to have two of it, and why there is no second one."""
+    def single(self, task: Task) -> tuple[list[Holder], str, bool] | None:
+        """Of a result with fewer copies than it is to have: the holders that want more, why there are no more, and
+        whether it is lost with its host: it can't be made again, and lies in no file."""
         want = self.wanting.get(task)
         if want is None or not self._wants_copy(task):
             return None
-        return list(dict.fromkeys(_keepers_of(task))), want.reason or "the second one is being made"
+        is_the_only_one = self.is_root(task) and task not in self._life.results.durable
+        holders = [
+            holder
+            for holder in dict.fromkeys(_keepers_of(task))
+            if max(holder.replicas, holder.copies if is_the_only_one else 1) > len(task.where)
+        ]
+        return holders, want.reason or "another one is being made", is_the_only_one and len(task.where) == 1
 
 
 def _is_to_be_kept(task: Task) -> bool:

@@ -509,7 +509,10 @@ class Datasets(Part, WaitOwner):
 
     def _unknown(self, name: Key, place: str | None) -> Refusal:
         if place is not None:
-            return Refusal("DatasetNotFoundError", f"no dataset {shown(name)} is in {place}; list_datasets has a look")
+            return Refusal(
+                "DatasetNotFoundError",
+                f"no dataset {shown(name)} is in {place}; list_datasets(durable={place!r}) says what is there",
+            )
         there = f"there are {some(map(shown, self.published), 20)}" if self.published else "there are none"
         return Refusal("DatasetNotFoundError", f"no dataset {shown(name)} is published; {there}")
 

@@ -172,11 +172,14 @@ def status(
     roots = list(state.copies.wanting)
     for start in range(0, len(roots), STEP_ITEMS):
         for task in roots[start : start + STEP_ITEMS]:
-            datasets, reason = state.copies.single(task) or ((), "")
+            datasets, reason, is_lost = state.copies.single(task) or ((), "", False)
             for dataset in datasets:
-                figures = single.setdefault(str(dataset.id)[:200], {"objects": 0, "nbytes": 0, "reason": reason})
+                figures = single.setdefault(
+                    str(dataset.id)[:200], {"objects": 0, "nbytes": 0, "lost_nbytes": 0, "reason": reason}
+                )
                 figures["objects"] += 1
                 figures["nbytes"] += task.nbytes
+                figures["lost_nbytes"] += task.nbytes if is_lost else 0
         yield None
     nodes = {}
     for host in state.hosts.values():
