@@ -118,3 +118,11 @@ def test_the_docstring_of_a_room_of_the_store_lists_its_files(room: str) -> None
     text = dict(docstrings(f"objectstore/{room}"))[f"/objectstore/{room}/__init__.py"]
     listed = re.findall(r"^``(\w+\.py)``", text, re.MULTILINE)
     assert sorted(listed) == sorted(path.name for path in (ROOT / "objectstore" / room).glob("[a-z]*.py"))
+
+
+def test_every_variable_of_the_environment_is_in_the_settings() -> None:
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    files = [path for folder in ("client", "cluster", "objectstore") for path in (ROOT / folder).rglob("*.py")]
+    read = {name for path in files for name in re.findall(r"HOLDFAST_[A-Z]+(?:_[A-Z]+)*", path.read_text())}
+    inner = {"HOLDFAST_CLUSTER_ID"}  # by which a cluster knows its processes
+    assert set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == read - inner
