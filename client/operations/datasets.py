@@ -6,6 +6,7 @@ dataset holds from then on.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -73,6 +74,12 @@ def named(args: tuple[Any, ...], name: Any, by_keyword: dict[str, Any]) -> dict[
     """The datasets that a call of `Client.publish_dataset` gives, by their names."""
     if not args and not by_keyword:
         raise ValueError("publish a dataset with name=, or several by keyword: publish_dataset(flights=frame)")
+    for mistyped in (keyword for keyword, value in by_keyword.items() if isinstance(value, bool)):
+        if near := difflib.get_close_matches(mistyped, ("durable", "override"), 1, cutoff=0.8):
+            raise TypeError(
+                f"there is no option {mistyped!r}: {near[0]}= may be meant. A dataset of that name is published with "
+                f"publish_dataset({by_keyword[mistyped]}, name={mistyped!r})"
+            )
     if not args:
         if name is not None:
             raise ValueError("name= is for a dataset that is given without one")

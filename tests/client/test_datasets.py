@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from holdfast import Client, DatasetExistsError, DatasetNotFoundError, futures_of, wait
+from holdfast.client.operations.datasets import named
 
 
 @pytest.fixture(autouse=True)
@@ -194,3 +195,10 @@ def test_from_one_process_to_another(cluster, client):
         == "10000 19998.0"
     )
     assert client.list_datasets() == ("note",)
+
+
+def test_a_mistyped_option_is_no_dataset() -> None:
+    with pytest.raises(TypeError, match=r"no option 'durabel': durable= may be meant.*name='durabel'"):
+        named((), None, {"flights": [1], "durabel": True})
+    assert named((True,), "durabel", {}) == {"durabel": True}
+    assert named((), None, {"durables": [1], "fast": True}) == {"durables": [1], "fast": True}
