@@ -3,9 +3,9 @@
     python -m tests.chaos --seconds 600 --seed 7
 
 Clients, each a process of its own, ask the cluster for all kinds of things (`operations`) and compare each answer with
-one that they have computed without a cluster. Meanwhile a *nemesis* kills and stops the cluster's processes, and the
-clients (`victims`). A seed decides what happens when; what the system makes of it is not repeatable, so everything that
-was done stands in a *timeline*. The run has three stages:
+one that they have computed without a cluster. Meanwhile a *nemesis* kills and stops the cluster's processes and the
+clients, and cuts the link by which some clients reach the scheduler (`victims`). A seed decides what happens when; what
+the system makes of it is not repeatable, so everything that was done stands in a *timeline*. The run has three stages:
 
 ===========  ==========================================================================================================
 faults       processes are killed and stopped, for as long as was asked for. Each error that reaches a client is
@@ -25,6 +25,7 @@ accounts     what the stores have is compared with what the scheduler has, befor
 `verdicts`             the table of which errors may reach a user, and when
 `timeline`             what happened when: deeds, answers, errors
 `accounts`             what stores, scheduler and the machine have at the end
+`holders`              the machine's word for which process has a lock
 `place`                the directory in which all of it lives
 =====================  ================================================================================================
 """

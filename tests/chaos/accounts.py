@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast import Client, LocalCluster, Queue, Variable
+from holdfast import Client, LocalCluster, Queue, Semaphore, Variable
 from holdfast.objectstore import connect
 from holdfast.objectstore.durable.opening import open_place
 from holdfast.objectstore.durable.sweeping import sweep
-from tests.chaos.operations import COUNTER, QUEUE, SHARED
+from tests.chaos.operations import COUNTER, LIMIT, LIMITED, QUEUE, SHARED
 
 #: More objects than a run ever has at once.
 _MANY = 100_000
@@ -42,6 +42,7 @@ def clear(client: Client) -> None:
     if names := list(client.list_datasets()):
         client.unpublish_dataset(*names)
     Queue(QUEUE, client=client).close()
+    Semaphore(LIMIT, LIMITED, client=client).close()
     for name in (COUNTER, SHARED):
         Variable(name, client=client).delete()
 

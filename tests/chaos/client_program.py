@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from holdfast import Client
 from tests.chaos.operations import OPERATIONS, PATIENCE_SECONDS, Operation, Work, look_again
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--address", required=True)
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--holders", type=Path, required=True)
     parser.add_argument("--operations", nargs="*", default=[])
     parser.add_argument("--remote", action="store_true", help="don't attach to the store of a host")
     options = parser.parse_args()
@@ -38,7 +40,7 @@ def main() -> None:
     wanted = options.operations or [operation.__name__ for operation in OPERATIONS]
     chosen = {operation: weight for operation, weight in OPERATIONS.items() if operation.__name__ in wanted}
     with Client(options.address, timeout=PATIENCE_SECONDS, attach=not options.remote) as client:
-        work = Work(client, chance)
+        work = Work(client, chance, options.holders)
         while not over.is_set():
             (operation,) = chance.choices(list(chosen), chosen.values())
             say(attempt(options.number, operation, work))
@@ -54,7 +56,8 @@ def attempt(number: int, operation: Operation, work: Work) -> Answer:
         operation(work)
     except Exception as raised:
         error, text = type(raised).__name__, str(raised)
-    return Answer(number, name_of(operation), work.since, time.monotonic(), error, text, tuple(work.fragile))
+    ended = time.monotonic()
+    return Answer(number, name_of(operation), work.since, ended, error, text, tuple(work.fragile), tuple(work.places))
 
 
 def name_of(operation: Operation) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.chaos.operations import PATIENCE_SECONDS
+from tests.chaos.place import Place
 from tests.chaos.timeline import Answer, Deed, Timeline
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -61,7 +62,7 @@ class ClientProcess:
                 break  # it was killed as it wrote
             told = json.loads(line)
             self.heard, self.has_begun = time.monotonic(), True
-            self._on_answer(Answer(**{**told, "fragile": tuple(told["fragile"])}))
+            self._on_answer(Answer(**{**told, "fragile": tuple(told["fragile"]), "places": tuple(told["places"])}))
 
     def tell_end(self) -> None:
         """It is to end after what it is doing."""
@@ -92,12 +93,12 @@ class Clients:
     ----------
     count : int
     seed : int
-    address : str
-        The scheduler's.
+    addresses : sequence of str
+        The scheduler's, of which each client has the next: they may be those of links.
     operations : sequence of str
         What they do; empty: all.
-    logs : Path
-        Where each writes what it says besides.
+    place : Place
+        Where each writes what it says besides, and which locks it has.
     timeline : Timeline
     on_answer : callable
         Takes each `Answer`, in the thread of its client.
@@ -114,18 +115,18 @@ class Clients:
         self,
         count: int,
         seed: int,
-        address: str,
+        addresses: Sequence[str],
         operations: Sequence[str],
-        logs: Path,
+        place: Place,
         timeline: Timeline,
         on_answer: Callable[[Answer], None],
     ) -> None:
         self.killed = 0
         self.failures: list[str] = []
         self._seed = seed
-        self._address = address
+        self._addresses = addresses
         self._operations = operations
-        self._logs = logs
+        self._place = place
         self._timeline = timeline
         self._on_answer = on_answer
         self._numbers = 0
@@ -134,10 +135,11 @@ class Clients:
     def _start(self) -> ClientProcess:
         number, self._numbers = self._numbers, self._numbers + 1
         command = [sys.executable, "-m", "tests.chaos.client_program"]
-        command += ["--address", self._address, "--number", str(number), "--seed", str(self._seed)]
+        command += ["--address", self._addresses[number % len(self._addresses)], "--number", str(number)]
+        command += ["--seed", str(self._seed), "--holders", str(self._place.holders)]
         command += ["--remote"] if number % 3 == 2 else []
         command += ["--operations", *self._operations] if self._operations else []
-        client = ClientProcess(number, command, self._logs / f"client-{number}.log", self._on_answer)
+        client = ClientProcess(number, command, self._place.logs / f"client-{number}.log", self._on_answer)
         self._timeline.say(f"client {client.pid} begins as number {number}")
         return client
 

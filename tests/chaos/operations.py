@@ -13,6 +13,7 @@ import operator
 import random
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import dask
@@ -21,8 +22,9 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 
-from holdfast import Client, Future, Lock, Queue, Variable, as_completed, get_client
+from holdfast import Client, Event, Future, Lock, Queue, Semaphore, Variable, as_completed, get_client
 from holdfast.cluster.errors import CancelledError, DatasetExistsError, DatasetNotFoundError
+from tests.chaos.holders import TooMany, held
 
 #: A call without an answer after so long hangs.
 PATIENCE_SECONDS = 120.0
@@ -34,6 +36,7 @@ MAX_KEPT = 24
 DATASETS, QUEUED = 4, 6
 
 QUEUE, COUNTER, LOCK, SHARED = "chaos-queue", "chaos-counter", "chaos-lock", "chaos-shared"
+EXCLUSIVE, LIMITED, LIMIT = "chaos-exclusive", "chaos-limited", 2
 
 
 class Wrong(Exception):
@@ -62,6 +65,11 @@ def fail(number: int) -> None:
 def linger(number: int) -> int:
     time.sleep(0.05)
     return number
+
+
+def wait_for(event: Event) -> bool:
+    found: bool = event.wait(PATIENCE_SECONDS)
+    return found
 
 
 def sum_of_squares(numbers: range) -> int:
@@ -98,11 +106,17 @@ class Work:
         When the oldest of what this operation uses was made.
     fragile : list of str
         The keys of what it uses that has one copy and can't be made again.
+    places : list of str
+        The addresses of the hosts where that lay at first.
+    holders : Path
+        Where files say which process has a lock.
     """
 
-    def __init__(self, client: Client, chance: random.Random) -> None:
+    def __init__(self, client: Client, chance: random.Random, holders: Path) -> None:
         self.client = client
         self.chance = chance
+        self.holders = holders
+        self.places: list[str] = []
         self.kept: list[tuple[float, int, Future]] = []
         self.since = time.monotonic()
         self.fragile: list[str] = []
@@ -111,6 +125,7 @@ class Work:
         """Begin an operation."""
         self.since = time.monotonic()
         self.fragile = []
+        self.places = []
 
     def number(self) -> int:
         """A number that hardly anything else has."""
@@ -214,6 +229,7 @@ def scattered(work: Work) -> None:
     number = work.number()
     future = work.client.scatter(fill(number), hash=False)
     work.fragile.append(str(future.key))
+    work.places += work.client.who_has(future).get(future.key, ())
     expect(work.submit(total, future).result(PATIENCE_SECONDS), LENGTH * number, "a total of scattered data")
     expect(future.result(PATIENCE_SECONDS), fill(number), "scattered data")
 
@@ -245,6 +261,41 @@ def count(work: Work) -> None:
     with Lock(LOCK, client=work.client):
         counter = Variable(COUNTER, client=work.client)
         counter.set(counter.get(timeout=PATIENCE_SECONDS) + 1)
+
+
+def exclusive(work: Work) -> None:
+    """The machine tells that no other process has the lock."""
+    with Lock(EXCLUSIVE, client=work.client):
+        _hold(work, EXCLUSIVE, 1)
+
+
+def limited(work: Work) -> None:
+    """No more processes have the semaphore than may."""
+    with Semaphore(LIMIT, LIMITED, client=work.client):
+        _hold(work, LIMITED, LIMIT)
+
+
+def _hold(work: Work, name: str, places: int) -> None:
+    """Have a lock while a task runs, alone."""
+    number = work.number()
+    try:
+        with held(work.holders, name, places):
+            expect(work.submit(square, number).result(PATIENCE_SECONDS), number * number, "a square")
+    except TooMany as raised:
+        work.since = min(work.since, *(since for _, since in raised.others))
+        raise
+
+
+def event(work: Work) -> None:
+    """An event that is set is seen by a task that waits for it, and stays set until it is cleared."""
+    flag = Event(f"chaos-event-{work.number()}", client=work.client)
+    expect(flag.is_set(), False, "an event that nobody has set")
+    waits = work.submit(wait_for, flag)
+    flag.set()
+    expect(waits.result(PATIENCE_SECONDS), True, "what a task has seen of an event")
+    expect(flag.is_set(), True, "an event that was set")
+    flag.clear()
+    expect(flag.is_set(), False, "an event that was cleared")
 
 
 def dataset(work: Work) -> None:
@@ -349,6 +400,7 @@ def beside_hosts(work: Work) -> None:
 #: All of them, and how often each is done beside the others.
 OPERATIONS: Mapping[Operation, int] = {
     tasks: 6, chain: 3, large: 6, keep: 8, array: 4, dataframe: 2, delayed: 3, scattered: 3, queue: 4, variable: 3,
-    count: 3, dataset: 4, durable: 3, actor: 4, inside: 3, nested: 3, error: 2, cancelled: 2, completed: 2,
+    count: 3, exclusive: 3, limited: 3, event: 3,
+    dataset: 4, durable: 3, actor: 4, inside: 3, nested: 3, error: 2, cancelled: 2, completed: 2,
     beside_scheduler: 1, beside_hosts: 1,
 }  # fmt: skip

@@ -6,11 +6,15 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
+import struct
 import tempfile
 from pathlib import Path
 
 #: In the environment of all processes of a run, those that tasks start too.
 MARK = "HOLDFAST_CHAOS_RUN"
+#: The state of a socket in /proc/net/tcp.
+_LISTENS = "0A"
 #: So many lines of each log tell what a process said last.
 TAIL_LINES = 25
 
@@ -24,15 +28,19 @@ class Place:
         Each process writes one of its own.
     durable : Path
         Where durable datasets lie.
+    holders : Path
+        Files that say which process has a lock: see `tests.chaos.holders`.
     spill : Path
         Where stores put what doesn't fit.
     """
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="hf-chaos-", dir="/tmp"))  # short: paths of sockets are limited
-        self.logs, self.durable, self.spill = (self.path / name for name in ("logs", "durable", "spill"))
+        self.logs, self.durable, self.spill, self.holders = (
+            self.path / name for name in ("logs", "durable", "spill", "holders")
+        )
         self._run, self._state, self._temporary = (self.path / name for name in ("run", "state", "tmp"))
-        for directory in (self.logs, self.spill, self._run, self._state, self._temporary):
+        for directory in (self.logs, self.spill, self.holders, self._run, self._state, self._temporary):
             directory.mkdir(mode=0o700)
         token = self.path / "token"
         token.touch(mode=0o600)
@@ -62,6 +70,22 @@ class Place:
                         command = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").strip()
                         found[int(entry)] = command.decode(errors="replace")
         return found
+
+    def addresses(self, pid: int) -> tuple[str, ...]:
+        """Where a process listens."""
+        held = set()
+        with contextlib.suppress(OSError):
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    held.add(os.readlink(link))
+        found = []
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTENS and f"socket:[{fields[9]}]" in held:
+                number, port = fields[1].split(":")
+                host = socket.inet_ntoa(struct.pack("=I", int(number, 16)))
+                found.append(f"tcp://{host}:{int(port, 16)}")
+        return tuple(found)
 
     def files(self) -> list[str]:
         """What lies where nothing may lie once the cluster has ended: sockets, locks, spilled objects, registers."""

@@ -31,6 +31,7 @@ from tests.chaos.place import Place
 from tests.chaos.timeline import Answer, Timeline
 from tests.chaos.verdicts import judge
 from tests.chaos.victims import Nemesis
+from tests.support.proxy import Proxy
 
 #: How often the run looks at its clients, and acts.
 TICK_SECONDS = 0.05
@@ -135,25 +136,25 @@ class Run:
             name="chaos",
             scheduler_kwargs={"validate": options.validate},
         ) as cluster:
-            with Client(cluster, name="chaos-run") as client:
-                self._work(cluster, client)
+            with Client(cluster, name="chaos-run") as client, Proxy(cluster.scheduler_address) as link:
+                self._work(cluster, client, link)
             self._stage = "ending"
             began = time.monotonic()
         if time.monotonic() - began > END_SECONDS:
             self.failures.append(f"the cluster took {time.monotonic() - began:.0f} s to end")
         self._look_for_remains()
 
-    def _work(self, cluster: LocalCluster, client: Client) -> None:
+    def _work(self, cluster: LocalCluster, client: Client, link: Proxy) -> None:
         options, timeline = self.options, self.timeline
         Variable(COUNTER, client=client).set(0)
         client.run_on_scheduler(os.getpid)  # so that there are an assistant and nannies to kill
         client.run(os.getpid, nanny=True)
         nemesis = Nemesis(
-            options.seed, options.kinds, self._place.processes, timeline, silence_seconds=options.silence_seconds
+            options.seed, options.kinds, self._place, link, timeline, silence_seconds=options.silence_seconds
         )
         clients = Clients(
-            options.clients, options.seed, cluster.scheduler_address, options.operations, self._place.logs, timeline,
-            self._take,
+            options.clients, options.seed, (cluster.scheduler_address, link.address), options.operations,
+            self._place, timeline, self._take,
         )  # fmt: skip
         try:
             self._stage = "starting clients"
@@ -211,7 +212,7 @@ class Run:
     def _settle(self, cluster: LocalCluster, client: Client, clients: Clients) -> None:
         """What is left by name is right, and the books agree, before and after all is let go of."""
         self._stage = "reading what is left"
-        work = Work(client, random.Random(f"run {self.options.seed}"))
+        work = Work(client, random.Random(f"run {self.options.seed}"), self._place.holders)
         for name in sorted(client.list_datasets()):
             self._try(work, functools.partial(check_dataset, name=name))
         self._check_counter(client, clients)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.chaos.holders import TooMany
 from tests.chaos.operations import OPERATIONS
 from tests.chaos.timeline import Answer, Deed, Timeline
 from tests.chaos.verdicts import ALLOWED, judge
@@ -12,8 +13,14 @@ from tests.chaos.victims import VICTIMS
 SILENCE_SECONDS = 6.0
 
 
-def answer(operation: str, error: str, text: str = "", fragile: tuple[str, ...] = ()) -> Answer:
-    return Answer(0, operation, 1.0, 9.0, error, text, fragile)
+#: Where hosts listen.
+HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
+
+
+def answer(
+    operation: str, error: str, text: str = "", fragile: tuple[str, ...] = (), places: tuple[str, ...] = ()
+) -> Answer:
+    return Answer(0, operation, 1.0, 9.0, error, text, fragile, places)
 
 
 def killed(kind: str, count: int = 1, when: float = 5.0) -> list[Deed]:
@@ -50,6 +57,29 @@ def test_a_host_that_stood_still_for_long_may_be_given_up() -> None:
     lost = answer("scattered", "ObjectLostError", "k", ("k",))
     assert judge(lost, [Deed(5.0, "stopped", "agent", 7, SILENCE_SECONDS)], SILENCE_SECONDS)
     assert not judge(lost, [Deed(5.0, "stopped", "agent", 7, 0.1)], SILENCE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("deed", "explained"),
+    [
+        (Deed(5.0, "killed", "agent", 7, addresses=(HERE,)), True),
+        (Deed(5.0, "killed", "agent", 7, addresses=(THERE,)), False),
+        (Deed(5.0, "killed", "agent", 7), True),
+        (Deed(5.0, "stopped", "agent", 7, SILENCE_SECONDS, (HERE,)), True),
+        (Deed(5.0, "stopped", "agent", 7, SILENCE_SECONDS, (THERE,)), False),
+        (Deed(5.0, "killed", "scheduler", 7), False),
+    ],
+)
+def test_only_the_death_of_its_host_explains_that_an_object_is_lost(deed: Deed, explained: bool) -> None:
+    lost = answer("scattered", "ObjectLostError", "the data 'k' is lost", ("k",), (HERE,))
+    assert (judge(lost, [deed], SILENCE_SECONDS) is not None) is explained
+
+
+@pytest.mark.parametrize(("pid", "seconds", "explained"), [(7, 9.0, True), (7, 0.1, False), (70, 9.0, False)])
+def test_a_lock_has_two_holders_only_if_the_first_one_stood_still(pid: int, seconds: float, explained: bool) -> None:
+    twice = answer("exclusive", "TooMany", str(TooMany("lock", [(7, 1.0)])))
+    deed = Deed(5.0, "stopped", "client", pid, seconds)
+    assert (judge(twice, [deed], SILENCE_SECONDS) is not None) is explained
 
 
 def test_only_deeds_of_its_time_explain_an_error() -> None:

@@ -19,12 +19,15 @@ class Deed:
     when : float
         Of the monotonic clock, as all times here.
     act : str
-        ``"killed"``, ``"stopped"`` or ``"let go on"``.
+        ``"killed"``, ``"stopped"``, ``"let go on"`` or ``"cut"``.
     kind : str
-        Of the process: a victim's.
+        Of the process: a victim's. ``"link"``, if connections were cut.
     pid : int
+        Of a link: how many connections were cut.
     seconds : float
         How long it was to stand still, if it was stopped.
+    addresses : tuple of str
+        Where the process listened, if it was a host's agent.
     """
 
     when: float
@@ -32,6 +35,7 @@ class Deed:
     kind: str
     pid: int
     seconds: float = 0.0
+    addresses: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.act} {self.kind} {self.pid}" + (f" for {self.seconds:.1f} s" if self.seconds else "")
@@ -55,6 +59,8 @@ class Answer:
         Of the error.
     fragile : tuple of str
         The keys of what it used that has one copy and can't be made again.
+    places : tuple of str
+        The addresses of the hosts where that lay at first; empty: that isn't known.
     """
 
     client: int
@@ -64,6 +70,7 @@ class Answer:
     error: str = ""
     text: str = ""
     fragile: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 @dataclass
@@ -113,12 +120,12 @@ class Timeline:
 
     def summary(self) -> list[str]:
         """What was done and checked, in lines."""
-        killed, stopped = (
+        killed, stopped, cut = (
             Counter({kind: count for (act, kind), count in self.done.items() if act == each})
-            for each in ("killed", "stopped")
+            for each in ("killed", "stopped", "cut")
         )
         lines = [f"{killed.total():,} processes killed: {_listed(killed)}"]
-        lines.append(f"{stopped.total():,} stopped: {_listed(stopped)}")
+        lines.append(f"{stopped.total():,} stopped: {_listed(stopped)}; links cut {cut.total():,} times")
         lines.append(f"{self.checked:,} operations checked, {self.right.total():,} right: {_listed(self.right)}")
         lines += [f"errors that may be: {_listed(self.explained)}"] if self.explained else []
         return lines + ([f"errors that may not: {_listed(self.unexplained)}"] if self.unexplained else [])

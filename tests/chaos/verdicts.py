@@ -5,6 +5,7 @@ An error has to be explained by what was done to the cluster since the oldest of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -30,13 +31,22 @@ class Circumstances:
         """How many processes of these kinds were killed."""
         return sum(deed.act == "killed" and deed.kind in kinds for deed in self.deeds)
 
-    def hosts_gone(self) -> int:
-        """How many hosts have died, or may have been given up since they stood still."""
-        silent = sum(
-            deed.act == "stopped" and deed.kind in ("agent", "scheduler") and deed.seconds >= self.silence_seconds / 2
-            for deed in self.deeds
-        )
-        return self.killed("agent") + silent
+    def hosts_gone(self, places: tuple[str, ...] = ()) -> int:
+        """How many hosts have died, or may have been given up since they stood still: of these; empty: of all.
+
+        One whose address isn't known may have been any.
+        """
+        dead = [deed for deed in self.deeds if deed.kind == "agent" and (deed.act == "killed" or self._is_long(deed))]
+        if places:
+            dead = [deed for deed in dead if not deed.addresses or not set(places).isdisjoint(deed.addresses)]
+        return len(dead) + sum(deed.kind == "scheduler" and self._is_long(deed) for deed in self.deeds)
+
+    def clients_silent(self) -> set[int]:
+        """The clients that stood still for so long that they may have been given up."""
+        return {deed.pid for deed in self.deeds if deed.kind == "client" and self._is_long(deed)}
+
+    def _is_long(self, deed: Deed) -> bool:
+        return deed.act == "stopped" and deed.seconds >= self.silence_seconds / 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,12 @@ class Allowed:
 
 
 def _names_fragile(answer: Answer, circumstances: Circumstances) -> bool:
-    return circumstances.hosts_gone() > 0 and any(key in answer.text for key in answer.fragile)
+    is_gone = circumstances.hosts_gone(answer.places) > 0
+    return is_gone and any(key in answer.text for key in answer.fragile)
+
+
+def _other_stood_still(answer: Answer, circumstances: Circumstances) -> bool:
+    return not circumstances.clients_silent().isdisjoint(map(int, re.findall(r"process (\d+)", answer.text)))
 
 
 def _killed_often(answer: Answer, circumstances: Circumstances) -> bool:
@@ -94,6 +109,10 @@ ALLOWED = (
     Allowed(
         "KilledWorker", (), _killed_often,
         f"a task is given up when it is charged for the deaths of {MAX_FAILURES} workers",
+    ),
+    Allowed(
+        "TooMany", ("exclusive", "limited"), _other_stood_still,
+        "a client that stands still for longer than it may be away is given up, and others get what it had",
     ),
     Allowed("ActorLostError", ("actor",), _actor_gone, "the state of an actor is lost with its worker"),
     Allowed(

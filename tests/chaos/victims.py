@@ -8,10 +8,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from tests.chaos.place import Place
 from tests.chaos.timeline import Deed, Timeline
+from tests.support.proxy import Proxy
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ VICTIMS = (
 PAUSES_SECONDS = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 12.0)
 #: How many processes are killed or stopped at one time.
 BURSTS = (1, 1, 1, 1, 2, 2, 3, 5)
+#: How often a link is cut, beside what is done to processes.
+CUTS = 0.3
 #: How long one stands still, in shares of the time for which a host may be silent.
 STOPS = (0.02, 0.05, 0.1, 0.1, 0.2, 0.3, 0.3, 0.5, 0.9, 1.2, 2.0)
 
@@ -61,8 +64,10 @@ class Nemesis:
     seed : int
     kinds : sequence of str
         The kinds of victims; empty: all.
-    processes : callable
-        ``processes()`` gives those that there are, with their command lines.
+    place : Place
+        Knows the processes that there are.
+    link : Proxy
+        Between some clients and the scheduler.
     timeline : Timeline
         Where it notes what it has done.
     silence_seconds : float
@@ -73,7 +78,8 @@ class Nemesis:
         self,
         seed: int,
         kinds: tuple[str, ...],
-        processes: Callable[[], Mapping[int, str]],
+        place: Place,
+        link: Proxy,
         timeline: Timeline,
         silence_seconds: float,
     ) -> None:
@@ -83,7 +89,8 @@ class Nemesis:
         self._weights = [
             self._victims[kind].kills if act == "killed" else self._victims[kind].stops for kind, act in self._choices
         ]
-        self._processes = processes
+        self._place = place
+        self._link = link
         self._timeline = timeline
         self._silence_seconds = silence_seconds
         self._stopped: list[tuple[float, int, str]] = []  # until when, which process, and of which kind
@@ -96,13 +103,16 @@ class Nemesis:
             self._let_go_on()
         if now < self._next:
             return
-        there = self._processes()
+        there = self._place.processes()
         for kind, act in self._chance.choices(self._choices, self._weights, k=self._chance.choice(BURSTS)):
             # What is drawn doesn't depend on what there is, so that the same seed draws the same.
             index, share = self._chance.random(), self._chance.choice(STOPS)
             pids = [pid for pid, command in sorted(there.items()) if self._victims[kind].module in command.split()]
             if pids:
                 self._do(act, kind, pids[int(index * len(pids))], share * self._silence_seconds)
+        if self._chance.random() < CUTS:
+            self._link.cut()
+            self._timeline.add(time.monotonic(), Deed(time.monotonic(), "cut", "link", 0))
         self._next = time.monotonic() + self._chance.choice(PAUSES_SECONDS)
 
     def heal(self) -> None:
@@ -112,6 +122,7 @@ class Nemesis:
 
     def _do(self, act: str, kind: str, pid: int, seconds: float) -> None:
         stops = act == "stopped"
+        addresses = self._place.addresses(pid) if kind == "agent" else ()
         try:
             os.kill(pid, signal.SIGSTOP if stops else signal.SIGKILL)
         except ProcessLookupError:
@@ -119,7 +130,7 @@ class Nemesis:
         now = time.monotonic()
         if stops:
             heapq.heappush(self._stopped, (now + seconds, pid, kind))
-        self._timeline.add(now, Deed(now, act, kind, pid, seconds if stops else 0.0))
+        self._timeline.add(now, Deed(now, act, kind, pid, seconds if stops else 0.0, addresses))
 
     def _let_go_on(self) -> None:
         _, pid, kind = heapq.heappop(self._stopped)
