@@ -234,7 +234,7 @@ def start(
     its content.
 
     \b
-    These variables tell a new cluster how long to wait, in seconds:
+    These variables tell a new cluster how long to wait, in seconds or as text such as '1 minute':
       HOLDFAST_RESUME_TIMEOUT         for a worker or host whose connection broke (15)
       HOLDFAST_CLIENT_RESUME_TIMEOUT  for a client whose connection broke (30)
       HOLDFAST_SILENCE_TIMEOUT        for a host that says nothing (30)
