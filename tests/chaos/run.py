@@ -39,10 +39,11 @@ TICK_SECONDS = 0.05
 LOOK_SECONDS = 0.25
 #: The number of this process among the clients.
 RUN = -1
-#: How long a cluster at rest may take to be whole again, and to let go of what nothing holds.
-HEALING_SECONDS = 120.0
-#: How long it may take to end.
-END_SECONDS = 60.0
+#: A cluster at rest that is not whole again after so long hangs, or has not let go of what nothing holds: a busy
+#: machine is slow.
+HEALING_SECONDS = 300.0
+#: An end that takes longer hangs.
+END_SECONDS = 300.0
 #: A failure shows so many of the last entries of the timeline; a file has all of them.
 SHOWN = 60
 
