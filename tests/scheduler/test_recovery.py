@@ -382,3 +382,30 @@ def test_what_was_being_cancelled_is_cancelled_to_its_end(force):
     assert len(cluster.state.clients["other"].holds) == (0 if force else len(below))
     cluster.restart()
     assert not cluster.state.holds_back("c")  # that was done
+
+
+def test_what_a_worker_confirms_to_an_earlier_scheduler_says_nothing_to_this_one(cluster):
+    worker = next(iter(cluster.runs))
+    cluster.restart()
+    cluster.handle(events.RevocationConfirmed(worker, 1))
+    known = cluster.state.workers[worker]
+    assert not known.barred
+    known.unconfirmed.add(2)  # it is told of another
+    cluster.state.revocation.confirmed(known, 1)
+    assert known.barred
+    cluster.handle(events.RevocationConfirmed(worker, 1))
+    assert known.barred
+    cluster.handle(events.RevocationConfirmed(worker, 2))
+    assert not known.barred
+
+
+def test_a_holder_that_is_gone_may_have_its_last_hold_taken_from_it(cluster):
+    cluster.submit("c", {"a": []})
+    holding = cluster.state.life.holding
+    client, task = cluster.state.clients["c"], cluster.state.tasks["a"]
+    holding.let_go(client)
+    holding.free_from_objects(task)
+    assert not client.holds
+    assert not holding.departed
+    cluster.catch_up()
+    assert not cluster.state.tasks

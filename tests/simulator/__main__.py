@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from typing import Any
 
 from tests.simulator import scale
 from tests.simulator.history import STEPS, History, Outcome
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--events", type=int, help="go on until there were so many, instead of so many seeds")
     parser.add_argument("--steps", type=int, default=STEPS, help="of each seed (default: %(default)s)")
     parser.add_argument("--no-faults", action="store_true", help="let nothing go wrong")
+    parser.add_argument("--restarts", action="store_true", help="let the scheduler die often: a step of 33")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="(default: one for each processor)")
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--keep", help="only these steps of it, as in 3,14,15")
@@ -49,12 +51,12 @@ def _one(options: argparse.Namespace) -> int:
     if options.keep:
         keep = {int(number) for number in options.keep.split(",") if number != "none"}
     trace = Trace() if options.trace else None
-    history = History(options.seed, steps=options.steps, keep=keep, with_faults=not options.no_faults, trace=trace)
+    history = History(options.seed, keep=keep, trace=trace, **_kind(options))
     outcome = history.run()
     if trace is not None:
         print(history.profile, *trace.lines, sep="\n")
     if outcome.failure and not options.trace and keep is None:
-        print(explain(outcome, steps=options.steps, with_faults=not options.no_faults))
+        print(explain(outcome, **_kind(options)))
     elif outcome.failure:
         print(outcome.failure)
     else:
@@ -62,8 +64,13 @@ def _one(options: argparse.Namespace) -> int:
     return bool(outcome.failure)
 
 
-def _run(seeds: range, steps: int, with_faults: bool) -> list[Outcome]:
-    return [History(seed, steps=steps, with_faults=with_faults).run() for seed in seeds]
+def _kind(options: argparse.Namespace) -> dict[str, Any]:
+    """What kind of history each seed is."""
+    return {"steps": options.steps, "with_faults": not options.no_faults, "often": options.restarts}
+
+
+def _run(seeds: range, kind: dict[str, Any]) -> list[Outcome]:
+    return [History(seed, **kind).run() for seed in seeds]
 
 
 def _many(options: argparse.Namespace) -> int:
@@ -82,7 +89,7 @@ def _many(options: argparse.Namespace) -> int:
                 batch = next(batches, None)
                 if batch is None:
                     break
-                running.add(pool.submit(_run, batch, options.steps, not options.no_faults))
+                running.add(pool.submit(_run, batch, _kind(options)))
             if not running:
                 break
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -96,7 +103,7 @@ def _many(options: argparse.Namespace) -> int:
     _summarize(outcomes, time.monotonic() - began)
     for outcome in list({outcome.signature: outcome for outcome in failed}.values())[:MAX_EXPLAINED]:
         print()
-        print(explain(outcome, steps=options.steps, with_faults=not options.no_faults))
+        print(explain(outcome, **_kind(options)))
     return bool(failed)
 
 

@@ -313,6 +313,11 @@ class Client(Keys, Peer):
         for said in self._unanswered.values():
             self.post(said)
 
+    def release(self, keys: Iterable[Any]) -> None:
+        """Let go of keys, but for those that it asks something about: the call that waits for the answer has them."""
+        asked_about = {key for _, _, asked in self._asked_for.values() for key in asked.get("keys") or ()}
+        super().release(key for key in keys if key not in asked_about)
+
     def close(self) -> None:
         """Its process ends."""
         self.link.say(Closed("it has ended"), self.turn)

@@ -109,6 +109,8 @@ class Coordination:
         """The scheduler is about to handle an event."""
         if type(event) is events.Requested:
             client, number, operation, arguments = event
+            if number and self._world.scheduler.state.is_awaited(client):
+                return  # an earlier scheduler was asked this: nothing is done about it until it is posed again
             if (client, number) in self.open:
                 return  # it is posed to another scheduler once more
             if (client, number) in self._given:

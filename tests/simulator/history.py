@@ -74,6 +74,8 @@ class History:
         The numbers of the steps that are done; None: all of them.
     with_faults
         Whether anything goes wrong.
+    often
+        Whether the scheduler dies often.
     profile
         What kind of cluster it is; None: the seed says it.
     trace
@@ -87,12 +89,13 @@ class History:
         steps: int = STEPS,
         keep: Collection[int] | None = None,
         with_faults: bool = True,
+        often: bool = False,
         profile: Profile | None = None,
         trace: Trace | None = None,
     ) -> None:
         chance = stream(seed, "steps")
         self._faults = faults() if with_faults else {}
-        self.profile = profile or drawn(stream(seed, "profile"), OPERATIONS, self._faults)
+        self.profile = profile or drawn(stream(seed, "profile"), OPERATIONS, self._faults, often=often)
         self.outcome = Outcome(seed)
         self._seed = seed
         self._trace = trace

@@ -49,8 +49,15 @@ class Profile:
     options: dict[str, float] = field(default_factory=dict)
 
 
-def drawn(chance: random.Random, operations: Iterable[str], faults: Iterable[str]) -> Profile:
-    """The profile of a seed. ``operations`` are the steps that there are for clients."""
+#: How many of all steps are a death of the scheduler, if it is to die often.
+OFTEN = 0.03
+
+
+def drawn(chance: random.Random, operations: Iterable[str], faults: Iterable[str], *, often: bool = False) -> Profile:
+    """The profile of a seed. ``operations`` are the steps that there are for clients.
+
+    If the scheduler is to die often, it does so in each seed, and often; otherwise the seed says it.
+    """
     kept = chance.choice([0.3, 0.6, 1.0])
     weights = {name: chance.choice([0.5, 1.0, 4.0]) for name in operations if chance.random() < kept}
     for name in ("submit", "release", "gather"):  # without which nothing much happens
@@ -58,6 +65,8 @@ def drawn(chance: random.Random, operations: Iterable[str], faults: Iterable[str
     rate = chance.choice([0.0, 0.05, 0.2, 0.5]) * sum(weights.values())
     chosen = [name for name in faults if chance.random() < chance.choice([0.2, 0.7])]
     weights |= {name: rate * chance.choice([0.3, 1.0]) / len(chosen) for name in chosen if rate}
+    if often:
+        weights["scheduler_dies"] = OFTEN * sum(weights.values())
     return Profile(
         hosts=chance.choice([1, 2, 2, 3, 5]),
         workers=chance.choice([0, 1, 1, 2, 3]),

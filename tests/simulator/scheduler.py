@@ -280,6 +280,8 @@ class Scheduler:
         if link.role == "node":
             self._heard[link.name] = self._agenda.now
         if type(event) is events.Requested and event.operation not in self._requests:
+            if self.state.is_awaited(event.client):
+                return
             self.coordination.before(event)
             self._answer(to_do.Answer(*event))
             return

@@ -40,21 +40,21 @@ def shrunk(
     return kept
 
 
-def explain(failed: Outcome, *, steps: int = STEPS, with_faults: bool = True) -> str:
+def explain(failed: Outcome, *, steps: int = STEPS, with_faults: bool = True, often: bool = False) -> str:
     """How a history fails: its fewest steps, what happens then, and the command that shows it once more."""
 
     def fails(keep: Sequence[int]) -> bool:
-        outcome = History(failed.seed, steps=steps, keep=set(keep), with_faults=with_faults).run()
+        outcome = History(failed.seed, steps=steps, keep=set(keep), with_faults=with_faults, often=often).run()
         return outcome.signature == failed.signature
 
-    history = History(failed.seed, steps=steps, with_faults=with_faults)
+    history = History(failed.seed, steps=steps, with_faults=with_faults, often=often)
     begun = [number for number, time, _ in history.plan if time <= failed.at]
     kept = shrunk(begun, fails)
     trace = Trace()
-    history = History(failed.seed, steps=steps, keep=set(kept), with_faults=with_faults, trace=trace)
+    history = History(failed.seed, steps=steps, keep=set(kept), with_faults=with_faults, often=often, trace=trace)
     outcome = history.run()
     numbers = ",".join(map(str, kept))
-    more = f" --steps {steps}" * (steps != STEPS) + " --no-faults" * (not with_faults)
+    more = f" --steps {steps}" * (steps != STEPS) + " --no-faults" * (not with_faults) + " --restarts" * often
     return "\n".join(
         [
             f"seed {failed.seed} fails, with {len(kept)} of its {steps} steps:",

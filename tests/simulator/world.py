@@ -119,8 +119,8 @@ class World:
         for object_id, value in objects.items():
             if not any(object_id in store for store in others):
                 self.oracle.lost_value(value)
-                if self.scheduler.epoch > 1:  # it does not know what small results are, and so no handles of actors
-                    self.oracle.lost_handle(value, self.actors)
+                # Once the scheduler is another one, it does not know what small results are, and so no handles.
+                self.oracle.lost_handle(value, self.actors)
 
     def unreadable(self, key: Any) -> None:
         """Somebody could not read a result, though it should be there."""

@@ -302,6 +302,7 @@ class SchedulerState:
         )
         self._orders = Orders(shared, self.copies, self.expectations, missing, kills, bringing)
         self._late_contents = LateContents(self.life)
+        self._runs = Runs(shared, self.revocation, self.lending, missing, kills, self.copies, self._late_contents)
         self._handlers = table_of_events(
             {
                 events.TimePassed: self._time_passed,
@@ -315,7 +316,7 @@ class SchedulerState:
             self.objects.events,
             clients.events,
             self._orders.events,
-            Runs(shared, self.revocation, self.lending, missing, kills, self.copies, self._late_contents).events,
+            self._runs.events,
             *(part.events for part in self.parts),
         )
         self._not_while_recovering = {event: self._handlers[event] for event in (*OF_RUNS, *OF_HOSTS)}
@@ -426,6 +427,7 @@ class SchedulerState:
             mend(tables)
         first = epoch << NUMBER_SHIFT
         self._asked_again = True
+        self._runs.follows_another = True
         self.life.number_runs_from(first)
         self.actors.number_from(first)
         self._errands.number_from(first)

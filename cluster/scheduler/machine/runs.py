@@ -38,6 +38,11 @@ class Runs:
         Sees to second copies of data.
     late_contents
         Learns what outcomes contain that were known before their scheduler was back.
+
+    Attributes
+    ----------
+    follows_another
+        Whether there was an earlier scheduler. A worker may then confirm what that one has told it.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Runs:
             events.RunsRevoked: self._runs_revoked,
             events.RevocationConfirmed: self._revocation_confirmed,
         }
+        self.follows_another = False
         self._workers = shared.workers
         self._instructions = shared.instructions
         self._placement = shared.placement
@@ -253,6 +259,7 @@ class Runs:
         worker = self._speaker(event.worker)
         if worker is None:
             return
-        if not worker.unconfirmed:
+        if event.number in worker.unconfirmed:
+            self._revocation.confirmed(worker, event.number)
+        elif not self.follows_another:
             raise ProtocolError(f"{event.worker} confirmed a revocation that it was not told of")
-        self._revocation.confirmed(worker)

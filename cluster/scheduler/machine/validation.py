@@ -268,7 +268,6 @@ def _validate_worker(worker: Worker) -> None:
     assert worker.nblocked == sum(run.blocked > 0 for run in worker.runs.values())
     assert worker.nactive <= runs_max(worker.nthreads)
     assert worker.asked >= 0
-    assert worker.unconfirmed >= 0
     assert worker.barred == (
         worker.retiring
         or worker.preparing
@@ -276,7 +275,7 @@ def _validate_worker(worker: Worker) -> None:
         or worker.is_gone
         or worker.condition != "running"
         or worker.asked > 0
-        or worker.unconfirmed > 0
+        or len(worker.unconfirmed) > 0
         or worker.cut_off is not None
     )
     expected = sum(run.seconds for run in worker.active)

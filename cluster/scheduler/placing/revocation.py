@@ -13,7 +13,7 @@ begins nothing, so it has no room until it has confirmed what it was told, nor w
 end:
 
 ===================  ===========================================================================================
-worker.…             is above zero, or another than "running", …
+worker.…             is above zero, not empty, or another than "running", …
 ===================  ===========================================================================================
 condition            since its agent says so; until that says otherwise, or the worker says anything
 asked                from when its agent is asked to revoke runs, or to end its process, until the answer
@@ -247,13 +247,13 @@ class Revocation(Timed):
             if task is not None and task.state == "processing":
                 self._life.requeue(task)
         if number:
-            worker.unconfirmed += 1
+            worker.unconfirmed.add(number)
             self._instructions.put(TellRevoked(worker.address, number, revoked))
         self._update(worker)
 
-    def confirmed(self, worker: Worker) -> None:
-        """The worker knows of one more revocation."""
-        worker.unconfirmed -= 1
+    def confirmed(self, worker: Worker, number: int) -> None:
+        """The worker knows of this revocation."""
+        worker.unconfirmed.discard(number)
         self._update(worker)
 
     def _update(self, worker: Worker) -> None:

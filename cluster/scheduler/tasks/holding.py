@@ -36,7 +36,7 @@ class Holding:
     unneeded
         The tasks that this event has touched, and that may not be needed any more.
     departed
-        The holders that are gone, and still hold something.
+        The holders that are gone, and still hold something: whoever gives up the last hold of one takes it out.
     """
 
     __slots__ = ("_decisions", "_instructions", "contents", "departed", "unneeded")
@@ -65,6 +65,8 @@ class Holding:
                     self._decisions.unhold(holder.id, task.serial)
                 else:
                     holder.unheld(task)
+            if self.departed and not holder.holds and holder in self.departed:
+                self.departed.remove(holder)
             self._lose_holder(task, holder)
 
     def _lose_holder(self, task: Task, holder: Holder) -> None:

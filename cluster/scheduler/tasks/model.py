@@ -435,7 +435,7 @@ class Worker:
         self.condition = "running"  # what its process is doing
         self.paused = False  # it uses nearly as much memory as it may
         self.asked = 0  # revocations that its node was asked for, and has not answered
-        self.unconfirmed = 0  # those that it was told of, and has not confirmed
+        self.unconfirmed: set[int] = set()  # the numbers of those that it was told of, and has not confirmed
         self.cut_off: float | None = None  # since when its connection is broken, and may be taken up again
         self.is_gone = False  # there is a sign of it: it hears nothing, and the store has what it has put there
         self.retiring = False  # it is to end, or takes no tasks any more (`parts/retiring.py`)
