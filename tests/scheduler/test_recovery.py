@@ -12,7 +12,7 @@ from holdfast.cluster.journal import records
 from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.decisions import Decisions
-from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, GrantResources
 from tests.support.journalled import Journalled
 
 
@@ -409,3 +409,14 @@ def test_a_holder_that_is_gone_may_have_its_last_hold_taken_from_it(cluster):
     assert not holding.departed
     cluster.catch_up()
     assert not cluster.state.tasks
+
+
+def test_a_run_that_nobody_needs_any_more_gets_its_resources_back(cluster):
+    cluster.submit("c", {"a": []})
+    worker, entry = cluster.entry("a")
+    cluster.handle(events.RunsBlocked(worker, [entry[1]]))
+    cluster.handle(events.KeysReleased("c", ["a"]))
+    cluster.restart()
+    assert not cluster.state.workers[worker].runs
+    done = cluster.state.handle(events.ResourcesReclaimed(worker, [entry[1]]), cluster.now)
+    assert GrantResources(worker, [entry[1]]) in done

@@ -44,9 +44,24 @@ class Run:
         The keys of what it has submitted and waits for.
     is_blocked
         It has lent its slot.
+    wants_slot
+        It has its resources, and goes on as soon as a slot is free.
+    reclaims
+        It wants its resources back.
     """
 
-    __slots__ = ("awaits", "began", "entry", "failed", "found_no_room", "is_blocked", "missing", "recipe", "wants_slot")
+    __slots__ = (
+        "awaits",
+        "began",
+        "entry",
+        "failed",
+        "found_no_room",
+        "is_blocked",
+        "missing",
+        "recipe",
+        "reclaims",
+        "wants_slot",
+    )
 
     def __init__(self, entry: to_do.RunEntry, recipe: Recipe, began: float) -> None:
         self.entry = entry
@@ -58,6 +73,7 @@ class Run:
         self.awaits: list[Any] = []
         self.is_blocked = False
         self.wants_slot = False
+        self.reclaims = False
 
 
 class Worker(Peer):
@@ -166,7 +182,11 @@ class Worker(Peer):
             for object_id, value in {**self.young, **self._just_stored}.items()
         ]
         self._just_stored.clear()
+        if self._actors:
+            self.say(events.ActorsMade(self.address, [(number, "Counter") for number in self._actors]))
         self.say(events.RunsKept(self.address, runs, small))
+        if reclaiming := [run_id for run_id, run in self._runs.items() if run.reclaims]:
+            self.say(events.ResourcesReclaimed(self.address, reclaiming))
         if self._tasks is not None:
             if self.world.scheduler.tasks_rejoin(self._tasks):
                 self._tasks.rejoined()
@@ -394,6 +414,7 @@ class Worker(Peer):
             self.world.oracle.cause("Broken", run.recipe.key)
             run.recipe.behaviour = "fails"
         if run.entry[1] in self._holding:
+            run.reclaims = True
             self.say(events.ResourcesReclaimed(self.address, [run.entry[1]]))
         else:
             run.wants_slot = True
@@ -408,7 +429,7 @@ class Worker(Peer):
 
     def _return(self, run: Run) -> None:
         self._idle -= 1
-        run.is_blocked = run.wants_slot = False
+        run.is_blocked = run.wants_slot = run.reclaims = False
         self.say(events.RunsReturned(self.address, [run.entry[1]]))
         self._read(run)
 

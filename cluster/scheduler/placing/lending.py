@@ -116,6 +116,9 @@ class Lending:
                 raise ProtocolError(f"{worker.address} wants resources back for run {run.run_id}, which lends none")
             worker.reclaiming[run] = None
             self.reclaiming[worker] = None
+        for run_id in run_ids:
+            if run_id not in worker.runs:  # an earlier scheduler has sent it, and this one keeps no account of it
+                self._instructions.add(GrantResources, worker.address, run_id)
 
     # -- giving back
 
