@@ -11,6 +11,7 @@ import dataclasses
 import faulthandler
 import functools
 import json
+import os
 import random
 import signal
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from holdfast import Client
 from tests.chaos.operations import OPERATIONS, PATIENCE_SECONDS, Operation, Work, look_again
 from tests.chaos.timeline import Answer
+from tests.chaos.verdicts import GIVEN_UP, is_given_up
 
 
 def main() -> None:
@@ -43,9 +45,17 @@ def main() -> None:
         work = Work(client, chance, options.holders)
         while not over.is_set():
             (operation,) = chance.choices(list(chosen), chosen.values())
-            say(attempt(options.number, operation, work))
+            do(options.number, operation, work)
         while work.kept:
-            say(attempt(options.number, look_again, work))
+            do(options.number, look_again, work)
+
+
+def do(number: int, operation: Operation, work: Work) -> None:
+    """Do an operation once, and say what came of it. A client whose session has ended can do nothing more."""
+    answer = attempt(number, operation, work)
+    say(answer)
+    if is_given_up(answer):
+        sys.exit(GIVEN_UP)
 
 
 def attempt(number: int, operation: Operation, work: Work) -> Answer:
@@ -56,8 +66,11 @@ def attempt(number: int, operation: Operation, work: Work) -> Answer:
         operation(work)
     except Exception as raised:
         error, text = type(raised).__name__, str(raised)
-    ended = time.monotonic()
-    return Answer(number, name_of(operation), work.since, ended, error, text, tuple(work.fragile), tuple(work.places))
+    work.ended = time.monotonic()
+    return Answer(
+        number, name_of(operation), work.since, work.ended, error, text, tuple(work.fragile), tuple(work.places),
+        os.getpid(),
+    )  # fmt: skip
 
 
 def name_of(operation: Operation) -> str:

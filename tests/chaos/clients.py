@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.chaos.operations import PATIENCE_SECONDS
 from tests.chaos.place import Place
 from tests.chaos.timeline import Answer, Deed, Timeline
+from tests.chaos.verdicts import GIVEN_UP
 
 REPOSITORY = Path(__file__).parent.parent.parent
 #: A client that has said nothing for so long hangs: an operation has calls one after the other that wait for long.
@@ -106,7 +107,7 @@ class Clients:
     Attributes
     ----------
     killed : int
-        How many clients the nemesis has ended.
+        How many clients the nemesis has ended, and the scheduler has given up.
     failures : list of str
         What has gone wrong with clients, beside what their answers say.
     """
@@ -152,8 +153,8 @@ class Clients:
                 continue
             self._all.remove(client)
             client.close()
-            killed = self._was_killed(client)
-            if killed:
+            # Whether a client may be given up is judged with its last answer.
+            if self._was_killed(client) or client.code == GIVEN_UP:
                 self.killed += 1
             elif client.code or start_again:
                 self.failures.append(f"client {client.number} ({client.pid}) has ended by itself, with {client.code}")

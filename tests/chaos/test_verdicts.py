@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from tests.chaos.holders import TooMany
@@ -80,6 +82,13 @@ def test_a_lock_has_two_holders_only_if_the_first_one_stood_still(pid: int, seco
     twice = answer("exclusive", "TooMany", str(TooMany("lock", [(7, 1.0)])))
     deed = Deed(5.0, "stopped", "client", pid, seconds)
     assert (judge(twice, [deed], SILENCE_SECONDS) is not None) is explained
+
+
+@pytest.mark.parametrize(("pid", "seconds", "explained"), [(7, 9.0, True), (7, 0.1, False), (8, 9.0, False)])
+def test_a_client_is_given_up_only_if_it_stood_still(pid: int, seconds: float, explained: bool) -> None:
+    given_up = dataclasses.replace(answer("keep", "ConnectError", "refused: the session has ended"), pid=7)
+    deed = Deed(5.0, "stopped", "client", pid, seconds)
+    assert (judge(given_up, [deed], SILENCE_SECONDS) is not None) is explained
 
 
 def test_only_deeds_of_its_time_explain_an_error() -> None:

@@ -61,6 +61,8 @@ class Answer:
         The keys of what it used that has one copy and can't be made again.
     places : tuple of str
         The addresses of the hosts where that lay at first; empty: that isn't known.
+    pid : int
+        Of the client's process.
     """
 
     client: int
@@ -71,6 +73,7 @@ class Answer:
     text: str = ""
     fragile: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    pid: int = 0
 
 
 @dataclass

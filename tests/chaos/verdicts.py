@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from holdfast.cluster.scheduler.machine.machine import MAX_FAILURES
 from tests.chaos.timeline import Answer, Deed
 
+#: The exit code of a client that was given up.
+GIVEN_UP = 3
+
 
 @dataclass(frozen=True)
 class Circumstances:
@@ -76,6 +79,15 @@ class Allowed:
         return is_here and answer.error == self.error and self.when(answer, circumstances)
 
 
+def is_given_up(answer: Answer) -> bool:
+    """Whether a client has learned that the scheduler has given it up."""
+    return answer.error == "ConnectError" and "the session has ended" in answer.text
+
+
+def _stood_still(answer: Answer, circumstances: Circumstances) -> bool:
+    return is_given_up(answer) and answer.pid in circumstances.clients_silent()
+
+
 def _names_fragile(answer: Answer, circumstances: Circumstances) -> bool:
     is_gone = circumstances.hosts_gone(answer.places) > 0
     return is_gone and any(key in answer.text for key in answer.fragile)
@@ -113,6 +125,10 @@ ALLOWED = (
     Allowed(
         "TooMany", ("exclusive", "limited"), _other_stood_still,
         "a client that stands still for longer than it may be away is given up, and others get what it had",
+    ),
+    Allowed(
+        "ConnectError", (), _stood_still,
+        "a client that stands still for longer than it may be away is given up, and is told so",
     ),
     Allowed("ActorLostError", ("actor",), _actor_gone, "the state of an actor is lost with its worker"),
     Allowed(
