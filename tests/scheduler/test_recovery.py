@@ -420,3 +420,17 @@ def test_a_run_that_nobody_needs_any_more_gets_its_resources_back(cluster):
     assert not cluster.state.workers[worker].runs
     done = cluster.state.handle(events.ResourcesReclaimed(worker, [entry[1]]), cluster.now)
     assert GrantResources(worker, [entry[1]]) in done
+
+
+def test_all_that_is_needed_is_known_before_runs_are_taken_up_and_data_is_let_go_of():
+    cluster = Journalled(hosts=2, workers=1, follow_up_limit=1)
+    cluster.add_client("c")
+    cluster.scatter("c", "data", next(iter(cluster.stores)))
+    cluster.submit("c", {0: ["data"], **{n: [n - 1] for n in range(1, 10)}}, [9])
+    cluster.catch_up()
+    cluster.handle(events.KeysReleased("c", ["data"]))
+    run = cluster.entry(0)
+    cluster.restart()
+    assert cluster.entry(0) == run
+    cluster.run_all()
+    assert cluster.clients["c"][9] == "memory"

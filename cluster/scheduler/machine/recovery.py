@@ -444,7 +444,7 @@ class Recovery:
         for task in needed:
             if missing and task.state == "released":
                 life.lost.may_be_found(task)
-            if task.holders and task.state == "released":
+            if task.state == "released":  # and all that it needs is active: the runs of these are looked for next
                 life.activate(task)
         after = self.later
         self.later = []
