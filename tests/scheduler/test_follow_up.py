@@ -111,3 +111,17 @@ def test_what_is_released_in_the_middle_of_a_failure_is_forgotten(cluster):
     cluster.release(client, "e")
     cluster.catch_up()
     assert not cluster.state.tasks
+
+
+def test_what_is_let_go_of_stays_until_it_is_known_whether_something_needs_it(cluster):
+    client = cluster.add_client()
+    cluster.scatter(client, "data", next(iter(cluster.stores)))
+    cluster.submit(client, {"a": ["data"], **{key: needs for key, needs in CHAIN.items() if needs}}, ["e"])
+    cluster.release(client, "data")
+    cluster.catch_up()
+    cluster.run_all()
+    cluster.catch_up()
+    assert cluster.clients[client] == {"e": "memory"}
+    cluster.release(client, "e")
+    cluster.catch_up()
+    assert not cluster.state.tasks

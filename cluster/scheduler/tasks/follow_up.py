@@ -18,7 +18,8 @@ left over              what may be seen until then
 =====================  ===============================================================================================
 tasks to settle        one that nothing needs may be in any state (8)
 tasks to fail          an active one may have a dependency that has erred; it can't run before it errs too (9)
-tasks to activate      a dependency of an active one is "released" still (9)
+tasks to activate      a dependency of an active one is "released" still (9). Nothing is released or forgotten before
+                       that is done: one that nothing seems to need may be such a dependency
 tasks to count anew    ``waiting_on`` of one that waits, and what one that is ready has, may be that of before (3).
                        Nothing is sent to a worker without what it reads (`Lifecycle.assign`)
 tasks to be sent       workers have room, and are sent the tasks a moment later
@@ -203,8 +204,9 @@ class FollowUp:
         touched, holding.unneeded = iter(holding.unneeded), self._to_settle
         self.left = self.limit // IN_BETWEEN + 1 if in_between else self.limit
         try:
-            for task in touched:
-                self._settle(task)
+            if not self.to_activate:  # else something may need them that is not active yet
+                for task in touched:
+                    self._settle(task)
             while self.left > 0:
                 self.left -= 1
                 if self.to_activate:
