@@ -30,7 +30,7 @@ from holdfast.objectstore import ObjectID, StoreServer
 from holdfast.objectstore.durable.catalogue import Catalogue
 from holdfast.objectstore.durable.manifest import DatasetEntry, Part, TableEntry, dump_table
 from holdfast.objectstore.durable.objects import Source, Stored, bytes_source, put, read
-from holdfast.objectstore.durable.opening import id_of, open_place
+from holdfast.objectstore.durable.opening import MARKER, id_of, open_place
 from holdfast.objectstore.durable.place import CHUNK_NBYTES, Place
 from holdfast.objectstore.durable.sweeping import Process, enter_writer, leave_writer, sweep
 from holdfast.objectstore.errors import DurableError, StoreError
@@ -60,6 +60,7 @@ class DurableFiles:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._opened: dict[str, tuple[Place, Catalogue]] = {}
+        self._seen: dict[str, str] = {}  # the ids of places, as the scheduler was told
         self._writing = threading.BoundedSemaphore(WRITERS)
         self._mint = IDMinter()
         self._stopped = False
@@ -91,19 +92,40 @@ class DurableFiles:
                 self._opened[url] = place, Catalogue(place)
             return self._opened[url]
 
+    def _same(self, url: str) -> tuple[Place, Catalogue]:
+        """A place that is the one that the scheduler was told of.
+
+        Raises
+        ------
+        DurableError
+            It is not there any more. A disk that is not mounted leaves an empty directory: nobody would find what is
+            written there, and what lies on the disk would seem to be gone.
+        """
+        place, catalogue = self._open(url)
+        seen = self._seen.get(url)
+        if seen is not None and id_of(place) != seen:
+            raise DurableError(
+                f"{url} is not the place that it was: its {MARKER} is gone, or is another one. Bring it back (is its "
+                "disk mounted?), or name another place: publish_dataset(durable=), HOLDFAST_DURABLE"
+            )
+        return place, catalogue
+
     # -- the place
 
     def _see(self, place: str, create: bool = False) -> str | None:
-        return id_of(self.place(place), create=create)
+        identity = id_of(self.place(place), create=create)
+        if identity is not None:
+            self._seen[place] = identity
+        return identity
 
     def _enter_writer(self, place: str, publication: str, process: Sequence[Any]) -> None:
-        enter_writer(self.place(place), publication, Process(*process))
+        enter_writer(self._same(place)[0], publication, Process(*process))
 
     def _leave_writer(self, place: str, publication: str) -> None:
         leave_writer(self.place(place), publication)
 
     def _sweep(self, place: str) -> bool:
-        return sweep(self.place(place)).is_over
+        return sweep(self._same(place)[0]).is_over
 
     # -- writing
 
@@ -175,7 +197,7 @@ class DurableFiles:
         datasets: Sequence[tuple[Any, bytes, dict[str, Any], Sequence[tuple[str, int]], int, int]],
         removes: Sequence[Any],
     ) -> None:
-        opened, catalogue = self._open(place)
+        opened, catalogue = self._same(place)
         recipes = put(opened, [bytes_source(recipe) for _, recipe, *_ in datasets]) if datasets else []
         entries = [
             DatasetEntry(
@@ -189,7 +211,7 @@ class DurableFiles:
     # -- reading
 
     def _datasets(self, place: str, names: Sequence[Any] | None = None) -> list[tuple[Any, dict[str, Any], int, int]]:
-        catalogue = self._open(place)[1]
+        catalogue = self._same(place)[1]
         if names is None:
             found = catalogue.datasets()
         else:
@@ -197,7 +219,7 @@ class DurableFiles:
         return [(each.name, dict(each.about), each.nkeys, each.recipe.nbytes + each.nbytes) for _, each in found]
 
     def _load_dataset(self, place: str, name: Any) -> tuple[Any, ...] | None:
-        opened, catalogue = self._open(place)
+        opened, catalogue = self._same(place)
         found = catalogue.find(name)
         if found is None:
             return None

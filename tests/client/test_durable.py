@@ -211,6 +211,32 @@ def test_a_place_that_can_not_be_opened_says_what_to_do(client: Client, tmp_path
     assert "x" not in client.list_datasets()
 
 
+@pytest.mark.parametrize("leaves", ["nothing", "an empty directory"])
+def test_a_place_that_goes_away_takes_nothing_until_it_is_back(place: Path, tmp_path: Path, leaves: str) -> None:
+    """A disk that is not mounted any more leaves an empty directory, in which nobody would find what is written."""
+    with a_cluster(place) as cluster, Client(cluster) as client:
+        client.publish_dataset(before=[1], durable=True)
+        elsewhere = place.rename(tmp_path / "elsewhere")
+        if leaves == "an empty directory":
+            place.mkdir()
+        for work in (
+            lambda: client.publish_dataset(after=[2], durable=True),
+            lambda: client.unpublish_dataset("before"),
+            lambda: client.list_datasets(durable=place),
+        ):
+            with pytest.raises(DurableError, match=r"is not the place that it was: its holdfast-place\.json is gone"):
+                work()
+        client.publish_dataset(of_the_cluster=[3])
+        assert client.get_dataset("of_the_cluster") == [3]
+        assert not place.exists() or not list(place.iterdir())
+        if leaves == "an empty directory":
+            place.rmdir()
+        elsewhere.rename(place)
+        client.publish_dataset(after=[2], durable=True)
+    with a_cluster(place) as cluster, Client(cluster) as client:
+        assert client.list_datasets() == ("after", "before")
+
+
 def test_a_task_that_fails_is_why_it_is_not_durable(client: Client) -> None:
     with pytest.raises(DurableError, match="division by zero"):
         client.publish_dataset(x=client.submit(lambda: 1 / 0), durable=True)
