@@ -66,11 +66,12 @@ def attempt(number: int, operation: Operation, work: Work) -> Answer:
         operation(work)
     except Exception as raised:
         error, text = type(raised).__name__, str(raised)
-    work.ended = time.monotonic()
-    return Answer(
-        number, name_of(operation), work.since, work.ended, error, text, tuple(work.fragile), tuple(work.places),
+    answer = Answer(
+        number, name_of(operation), work.since, time.monotonic(), error, text, tuple(work.fragile), tuple(work.places),
         os.getpid(),
     )  # fmt: skip
+    # An operation that needs no answer may come to its end between the deed and the news of it.
+    return dataclasses.replace(answer, since=work.began) if is_given_up(answer) else answer
 
 
 def name_of(operation: Operation) -> str:

@@ -102,10 +102,10 @@ class Work:
 
     Attributes
     ----------
+    began : float
+        When there was a client.
     since : float
         When the oldest of what this operation uses was made.
-    ended : float
-        When the operation before this one ended.
     fragile : list of str
         The keys of what it uses that has one copy and can't be made again.
     places : list of str
@@ -120,12 +120,12 @@ class Work:
         self.holders = holders
         self.places: list[str] = []
         self.kept: list[tuple[float, int, Future]] = []
-        self.since = self.ended = time.monotonic()
+        self.began = self.since = time.monotonic()
         self.fragile: list[str] = []
 
     def begin(self) -> None:
-        """Begin an operation. What was done to this process since the end of the last one matters to it, too."""
-        self.since = self.ended
+        """Begin an operation."""
+        self.since = time.monotonic()
         self.fragile = []
         self.places = []
 

@@ -15,6 +15,7 @@ from typing import cast
 import pytest
 
 from holdfast import Client, ObjectLostError
+from holdfast.cluster.errors import ConnectError
 from tests.chaos import run as stages
 from tests.chaos.client_program import attempt
 from tests.chaos.holders import TooMany, held
@@ -83,6 +84,22 @@ def test_an_object_that_can_be_made_again_may_not_be_lost(run: Run, place: Place
 
     take(run, place, keep)
     assert "ObjectLostError: 'k' is lost" in run.failures[0]
+
+
+@pytest.mark.parametrize("text", ["the session has ended", "the scheduler does not know the client Client-1 any more"])
+@pytest.mark.parametrize(("seconds", "failures"), [(9.0, 0), (0.1, 1)])
+def test_a_client_that_is_given_up_though_it_was_not_away_is_found(
+    run: Run, place: Place, text: str, seconds: float, failures: int
+) -> None:
+    work = Work(cast(Client, None), random.Random(1), place.holders)
+    run.timeline.add(work.began, Deed(work.began, "stopped", "client", os.getpid(), seconds))
+
+    def tasks(work: Work) -> None:
+        raise ConnectError(text)
+
+    run._take(attempt(0, lambda work: None, work))  # what it does before it learns of that
+    run._take(attempt(0, tasks, work))
+    assert len(run.failures) == failures
 
 
 @pytest.mark.parametrize("places", [1, 2])

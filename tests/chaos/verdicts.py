@@ -81,7 +81,8 @@ class Allowed:
 
 def is_given_up(answer: Answer) -> bool:
     """Whether a client has learned that the scheduler has given it up."""
-    return answer.error == "ConnectError" and "the session has ended" in answer.text
+    says_so = re.search(r"the session has ended|does not know the client \S+ any more", answer.text)
+    return answer.error == "ConnectError" and says_so is not None
 
 
 def _stood_still(answer: Answer, circumstances: Circumstances) -> bool:
