@@ -15,6 +15,8 @@ from tests.chaos.victims import VICTIMS
 SILENCE_SECONDS = 6.0
 
 
+#: What a scheduler says to a client that it has given up.
+FORGOTTEN = "does not know the client Client-1 any more"
 #: Where hosts listen.
 HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
 
@@ -46,6 +48,7 @@ def killed(kind: str, count: int = 1, when: float = 5.0) -> list[Deed]:
         (answer("tasks", "ConnectError"), killed("assistant"), False),
         (answer("beside_hosts", "ConnectError", "the scheduler was started again"), killed("scheduler"), True),
         (answer("beside_hosts", "ConnectError", "the connection was lost"), killed("scheduler"), False),
+        (answer("beside_hosts", "ConnectError", f"started again, and {FORGOTTEN}"), killed("scheduler"), False),
         (answer("keep", "ConnectError", "the scheduler was started again"), killed("scheduler"), False),
         (answer("tasks", "TimeoutError"), killed("worker", 99), False),
         (answer("tasks", "Wrong"), killed("worker", 99), False),

@@ -111,7 +111,8 @@ def _assistant_gone(answer: Answer, circumstances: Circumstances) -> bool:
 
 
 def _asked_of_another(answer: Answer, circumstances: Circumstances) -> bool:
-    return circumstances.killed("scheduler") > 0 and "started again" in answer.text
+    is_unsure = "started again" in answer.text and not is_given_up(answer)
+    return is_unsure and circumstances.killed("scheduler") > 0
 
 
 ALLOWED = (
