@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from durable_places import Places
@@ -169,6 +170,19 @@ def test_no_other_place_is_made_where_one_was_seen_before(cluster, places):
     cluster.add_host()
     places.answer_all(cluster)
     assert cluster.answer_of("client", number).ok
+
+
+def test_a_place_that_stays_away_is_an_error_that_says_what_to_do(cluster, places):
+    places[PLACE].blind.add(HOSTS[1])
+    durable_one(cluster, places)
+    cluster.remove_host(HOSTS[0])
+    number = publish(cluster, {"wind": []})
+    places.answer_all(cluster)
+    cluster.now += places_module.HOST_SECONDS
+    cluster.handle(events.TimePassed())
+    assert re.search(
+        r"sees .*is its disk mounted\?\), or name another place", cluster.answer_of("client", number).value[1]
+    )
 
 
 def test_an_error_of_all_hosts_is_that_of_the_publisher(cluster, places):
