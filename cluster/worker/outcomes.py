@@ -66,21 +66,33 @@ class OutcomeSender:
         self._outcomes: deque[Outcome] = deque()
         self._sending = threading.Lock()
         self._sender_woken = False
+        self._worker_ends = False
         self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: it's time to end
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
     def put(self, outcome: Outcome) -> None:
         """Add an outcome, in any thread; it leaves soon, with its neighbours."""
-        self._outcomes.append(outcome)
+        self._add(outcome)
         if not self._sender_woken:
             self._sender_woken = True
             self._tokens.put(False)
 
     def put_now(self, outcome: Outcome) -> None:
         """Add an outcome, in a thread that may wait; it has left when this returns."""
-        self._outcomes.append(outcome)
+        self._add(outcome)
         self._send()
+
+    def worker_ends(self) -> None:
+        """What tasks wait for does not come any more: those that fail from now on run again, on another worker.
+
+        The scheduler sees to that when this worker has gone. So it hears nothing of such a failure.
+        """
+        self._worker_ends = True
+
+    def _add(self, outcome: Outcome) -> None:
+        if not (self._worker_ends and outcome[0] is ERRED):
+            self._outcomes.append(outcome)
 
     def flush(self) -> None:
         """Send all that was added before. Blocks; not for the loop's thread."""

@@ -452,6 +452,7 @@ class Worker:
         if self._hearing is not None:
             self._hearing.cancel()
         if self._tasks is not None:
+            self._outcomes.worker_ends()
             self._tasks.end(ConnectError(f"the worker {self.name} ends"))
         if self._threads is not None:
             self._blocking.stop()

@@ -257,6 +257,23 @@ def test_when_the_worker_ends_the_tasks_hear_of_it(scheduler, receiver, eventual
     assert receiver.worker.tasks.closed
 
 
+def fail_when(name, begun):
+    event(begun).set()
+    assert event(name).wait(DEADLINE_SECONDS)
+    raise ConnectError("the worker ends")
+
+
+def test_a_task_that_fails_for_the_end_of_its_worker_is_not_told_of(scheduler, receiver):
+    """It runs again on another worker, as those do that are still running then."""
+    receiver.on_close = lambda error: event("the end").set()
+    scheduler.send(receiver.peer, ("run", [scheduler.task(receiver.peer, fail_when, "the end", "begun")]))
+    assert event("begun").wait(DEADLINE_SECONDS)
+    receiver.worker.thread.run(receiver.worker.close())
+    scheduler.wait(lambda: receiver.peer.gone, "the worker leaves")
+    assert event("the end").is_set()
+    assert "erred" not in [message[0] for message in receiver.peer.received]
+
+
 def test_a_session_that_is_closed_leaves_the_worker_as_it_is(scheduler, receiver, eventually):
     receiver.worker.thread.call_soon(receiver.worker.tasks.close)
     eventually(lambda: receiver.closed == [None])

@@ -389,11 +389,9 @@ class Places(Part):
             if not script.offer(there):
                 self._try_later(script)
         elif script.url in self.known:  # and no other one is to be made in its stead
-            text = (
-                f"there has been no host for {HOST_SECONDS:g} s that sees {script.url}, as it was when it was last used"
-            )
-            way = "Bring it back (is its disk mounted?), or name another place: publish_dataset(durable=), HOLDFAST_DURABLE"
-            self._wait_for_host(script, f"{text}. {way}")
+            text = f"there has been no host for {HOST_SECONDS:g} s that sees {script.url} as it was. Bring it back"
+            way = "(is its disk mounted?), or name another place: publish_dataset(durable=), HOLDFAST_DURABLE"
+            self._wait_for_host(script, f"{text} {way}")
         elif any(address in view.seen for address in usable):
             if not script.writes:
                 script.absent()
