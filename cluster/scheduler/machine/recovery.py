@@ -160,7 +160,7 @@ class Recovery:
         self._is_damaged = is_damaged
         self.expected = {address: host.value for address, host in tables.entries.get("hosts", {}).items()}
         self._heard: set[str] = set()  # the workers that have said which runs they have; only asked for membership
-        self.tasks = self._tasks = dict[int, Task]()
+        self.tasks: dict[int, Task] = {}
         self._data: dict[ObjectId, Task] = {}  # what clients have brought, by the object
         self._results: dict[Task, _Result] = {}
         self._strays: list[tuple[Host, ObjectId, str | None]] = []  # with the owner
@@ -187,22 +187,22 @@ class Recovery:
             incomplete = tables.entries_of_tasks.get("incomplete", {})
             for serial, specification in tables.tasks.items():
                 missing = incomplete[serial].value if serial in incomplete else ()
-                self._specify(self._tasks[serial], specification, missing)
+                self._specify(self.tasks[serial], specification, missing)
             for id, client in tables.clients.items():
                 self._enter_client(id, client)
             self._enter_errors(tables)
             for part in self._parts:
                 noted = {**tables.entries.get(part.name, {}), **tables.entries_of_tasks.get(part.name, {})}
-                part.recover(noted, self._tasks)
+                part.recover(noted, self.tasks)
             for serial, entry in tables.entries_of_tasks.get("contents", {}).items():
-                inside = [self._tasks[inner] for inner in entry.holds if inner in self._tasks]
-                life.holding.contain(self._tasks[serial], inside)
+                inside = [self.tasks[inner] for inner in entry.holds if inner in self.tasks]
+                life.holding.contain(self.tasks[serial], inside)
             for serial, entry in tables.entries_of_tasks.get("charges", {}).items():
-                task = self._tasks[serial]
+                task = self.tasks[serial]
                 task.retries, task.failures, task.isolation, task.suspected = entry.value
             for serial, entry in tables.entries_of_tasks.get("files", {}).items():
                 copy, object_id, nbytes, type_name = entry.value
-                result = self._results[self._tasks[serial]] = _Result(object_id, nbytes, type_name, None)
+                result = self._results[self.tasks[serial]] = _Result(object_id, nbytes, type_name, None)
                 result.file = DurableCopy(*copy)
         finally:
             life.decisions.is_kept = is_kept
@@ -216,7 +216,7 @@ class Recovery:
             life.generations.free_key(earlier)
         life.last_serial = serial - 1
         origin = Origin(*specification.origin)
-        self._tasks[serial] = life.create(specification.key, specification.digest, origin)
+        self.tasks[serial] = life.create(specification.key, specification.digest, origin)
 
     def _specify(self, task: Task, specification: Specification, missing: Sequence[Key]) -> None:
         if specification.data is not None:
@@ -235,7 +235,7 @@ class Recovery:
         else:
             chosen = NO_OPTIONS
         chosen.give_to(task, self._life)
-        dependencies = [self._tasks[serial] for serial in specification.dependencies]
+        dependencies = [self.tasks[serial] for serial in specification.dependencies]
         if missing:  # what these keys meant before was forgotten when the task came
             dependencies = [dependency for dependency in dependencies if dependency.key not in missing]
         self._life.specify(task, specification.digest, specification.payload, dependencies)
@@ -254,8 +254,8 @@ class Recovery:
         for cancelling in noted.entries.get("cancelling", {}).values():
             self.cancelling[id] = cancelling
         for serial in noted.holds:
-            if serial in self._tasks:
-                self._life.holding.hold(client, self._tasks[serial])
+            if serial in self.tasks:
+                self._life.holding.hold(client, self.tasks[serial])
 
     def _enter_errors(self, tables: Tables) -> None:
         errors = {}
@@ -266,9 +266,9 @@ class Recovery:
             if error.object_id is not None:
                 self._life.errors.table[error.object_id] = error
             if entry.holds:
-                self._life.errors.contain(error, [self._tasks[inner] for inner in entry.holds if inner in self._tasks])
+                self._life.errors.contain(error, [self.tasks[inner] for inner in entry.holds if inner in self.tasks])
         for serial, failed in tables.entries_of_tasks.get("failed", {}).items():
-            self._life.fail(self._tasks[serial], errors[failed.value])
+            self._life.fail(self.tasks[serial], errors[failed.value])
 
     # -- from those that have the rest
 
@@ -280,7 +280,7 @@ class Recovery:
             if error is not None:
                 self._life.errors.add_copy(error, host)
                 continue
-            task = self._data.get(object_id) or self._tasks.get(description.get("label") or 0)
+            task = self._data.get(object_id) or self.tasks.get(description.get("label") or 0)
             if task is None:
                 self._strays.append((host, object_id, description.get("owner")))
                 continue
@@ -304,13 +304,13 @@ class Recovery:
         if client is not None and incarnation == worker.incarnation:
             client.worker = worker
         for serial, object_id, nbytes, type_name, inline in results:
-            task = self._tasks.get(serial)
+            task = self.tasks.get(serial)
             if task is None:
                 self._shared.instructions.add(DiscardResults, worker.address, object_id)
             else:
                 self._found(task, worker.host, object_id, nbytes, type_name, inline, worker)
         self._runs += [
-            (worker, run_id, self._tasks.get(serial), is_begun, is_blocked)
+            (worker, run_id, self.tasks.get(serial), is_begun, is_blocked)
             for run_id, serial, is_begun, is_blocked in runs
         ]
 
@@ -342,7 +342,7 @@ class Recovery:
         # What else it has said of runs before, it says once more with those that it has.
 
     def _task(self, serial: Any) -> Task | None:
-        return self._tasks.get(serial) if type(serial) is int else None
+        return self.tasks.get(serial) if type(serial) is int else None
 
     def _finished(
         self,
@@ -458,7 +458,7 @@ class Recovery:
         for part in self._parts:
             part.recovered()
         life.run_again(again)
-        life.settle(self._tasks.values())
+        life.settle(self.tasks.values())
         self._see_to_strays()
 
     def _forget_those_that_left(self) -> None:
@@ -488,7 +488,7 @@ class Recovery:
     def _needed(self) -> list[Task]:
         """The tasks that are needed; each after those that it needs."""
         found: dict[Task, None] = {}
-        for root in self._tasks.values():
+        for root in self.tasks.values():
             if not root.holders:
                 continue
             stack = [(root, False)]

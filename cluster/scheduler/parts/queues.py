@@ -22,23 +22,6 @@ any of these    its queue is closed                                forgotten
 ==============  =================================================  ==================================================
 
 So an item is neither lost nor given to two clients, whenever a client stops waiting. (A client that dies between using
-an item and confirming it has used an item that another client gets again.) The death of a scheduler changes nothing of
-that:
-
-==========================  ==================================================
-an item is …    what happens                                       what comes of it
-==============  =================================================  ==================================================
-at the door     there is room, or a getter waits                   queued, or collected
-at the door     the putter's time is up, it gives up, or it leaves forgotten
-queued          it is the first, and a client gets                 collected
-collected       its getter has as many as it wants                 handed out
-collected       the getter's time is up, it gives up, or it leaves queued, where it was
-handed out      the client confirms                                forgotten: the client holds the tasks itself
-handed out      the client gives up, or it leaves                  queued, where it was
-any of these    its queue is closed                                forgotten
-==============  =================================================  ==================================================
-
-So an item is neither lost nor given to two clients, whenever a client stops waiting. (A client that dies between using
 an item and confirming it has used an item that another client gets again.) Nor is it when the scheduler dies:
 
 ==========================  ==========================================  ==============================================
