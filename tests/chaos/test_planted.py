@@ -138,7 +138,10 @@ def test_the_file_of_a_holder_that_was_killed_is_free(place: Place) -> None:
 
 
 def test_a_process_that_is_left_is_found(run: Run) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as left:
+    command = [sys.executable, "-c", "print('runs', flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as left:
+        assert left.stdout is not None
+        assert left.stdout.readline() == b"runs\n"  # what tells whose it is, its environment, can be read by now
         run._look_for_remains()
         left.kill()
     assert "processes are left" in run.failures[0]
